@@ -1,0 +1,44 @@
+# The study's commands. Each sets up .venv when it is missing or the lock changed.
+PYTHON ?= python3
+PROFILE ?= demo
+JOBS ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONUTF8 = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help study test lint lab figures clean
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+# torch comes first and alone: another package's open range would otherwise choose the build.
+$(VENV)/.installed: requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON); install Python >= 3.11 or give PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"make: {sys.executable} is Python {v[0]}.{v[1]}; 3.11 or newer is needed, give PYTHON=...")'
+	@rm -f $@
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+study: $(VENV)/.installed  ## run a profile from data to report: make study [PROFILE=demo] [JOBS=1]
+	$(BIN)/xir study --params params/$(PROFILE).yaml --jobs $(JOBS)
+
+test: lint  ## lint, type check, pytest, and nbval on the committed notebooks
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks
+
+lint: $(VENV)/.installed  ## ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(VENV)/.installed  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+figures: $(VENV)/.installed  ## copy a finished profile's results and figures into figures/PROFILE
+	$(BIN)/xir publish --params params/$(PROFILE).yaml
+
+clean:  ## remove the environment and everything a run made
+	rm -rf $(VENV) build

@@ -1,0 +1,8 @@
+"""Hybrid batch training for multilingual dense retrieval: batch strategies, evaluation, language bias.
+
+The modules follow the data: `corpora` -> `samplers` -> `encoders` -> `training` -> `retrieval` ->
+`metrics`, `bias`, `significance` -> `study`. Importing the package imports none of them, so that reading
+results does not load torch.
+"""
+
+__version__ = "0.1.0"
