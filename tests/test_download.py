@@ -1,0 +1,350 @@
+"""Downloads against a local server that keeps upstream's paths, and that also breaks."""
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xir_lib.corpora import download
+from xir_lib.corpora.download import DataSet, Member, RemoteFile
+from xir_lib.errors import InputError
+
+ONE, TWO = b"first file\n", "zweite Datei: Größe\n".encode() * 100
+
+
+def squad_bytes(questions: int) -> bytes:
+    qas = [{"id": f"q{n}", "question": f"what {n}?", "answers": []} for n in range(questions)]
+    return json.dumps({"data": [{"paragraphs": [{"context": "text", "qas": qas}]}]}).encode()
+
+
+def archive_bytes(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as bundle:
+        for name, content in members.items():
+            bundle.writestr(name, content)
+    return buffer.getvalue()
+
+
+ZIP = archive_bytes({"TOY/test/a.json": squad_bytes(3), "TOY/LICENSE": b"free", "TOY/dev/b.json": squad_bytes(1)})
+
+
+def remote(path: str, content: bytes) -> RemoteFile:
+    return RemoteFile(path, f"https://upstream.invalid/org/rev/{path}", hashlib.sha256(content).hexdigest(), len(content))
+
+
+TOY = DataSet("toy", "two files", "CC0", files=(remote("one.txt", ONE), remote("sub/two.txt", TWO)))
+ZIPPED = DataSet(
+    "zipped", "one archive", "CC0", archive=remote("toy.zip", ZIP), root="TOY", members=(Member("test/a.json", 3),)
+)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content` by path; `broken` maps a path to the ways its next answers fail, in order."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = {"/org/rev/one.txt": ONE, "/org/rev/sub/two.txt": TWO, "/org/rev/toy.zip": ZIP}
+        self.broken: dict[str, list[str]] = {}
+        self.hits: Counter[str] = Counter()
+        self.finished = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.hits[self.path] += 1
+        ways = self.server.broken.get(self.path, [])
+        way = ways.pop(0) if ways else "well"
+        body = self.server.content.get(self.path)
+        if body is None or way.isdigit():
+            self.send_error(int(way) if way.isdigit() else 404)
+            return
+        if way == "wrong":
+            body = b"<html>log in to the hotel network</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        half = len(body) // 2
+        self.wfile.write(body[:half] if way in ("truncated", "stalled") else body)
+        if way == "stalled":
+            self.server.finished.wait(20)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    monkeypatch.setattr(download, "DATASETS", {"toy": TOY, "zipped": ZIPPED})
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setenv("XIR_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("XIR_OFFLINE", raising=False)
+    with Server() as local:
+        threading.Thread(target=local.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield local
+        local.finished.set()
+        local.shutdown()
+
+
+def fetch(server: Server, name: str = "toy", **options: float) -> Path:
+    return download.get(name, base_url=server.url, progress=False, **options)  # type: ignore[arg-type]
+
+
+def files_in(tmp_path: Path) -> list[str]:
+    """Every file under the data folder but the lock, temporaries included."""
+    root = tmp_path / "data"
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+def refusal(server: Server, name: str = "toy", **options: float) -> str:
+    with pytest.raises(InputError) as caught:
+        fetch(server, name, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_get_brings_every_file_under_upstreams_name(server: Server, tmp_path: Path) -> None:
+    assert fetch(server) == tmp_path / "data" / "toy"
+    assert files_in(tmp_path) == ["toy/one.txt", "toy/sub/two.txt"]
+    assert (tmp_path / "data/toy/sub/two.txt").read_bytes() == TWO
+    assert download.verify("toy") == []
+
+
+def test_what_is_right_is_not_fetched_again_and_what_is_wrong_is(server: Server, tmp_path: Path) -> None:
+    fetch(server)
+    (tmp_path / "data/toy/one.txt").write_bytes(ONE.upper())  # the length stays, the sum does not
+    fetch(server)
+    fetch(server)
+    assert server.hits == {"/org/rev/one.txt": 2, "/org/rev/sub/two.txt": 1}
+    assert (tmp_path / "data/toy/one.txt").read_bytes() == ONE
+
+
+def test_a_complete_data_set_needs_no_network(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch(server)
+    monkeypatch.setenv("XIR_OFFLINE", "1")
+    fetch(server)
+
+
+def test_progress_bar_names_the_file_and_goes_to_stderr(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    download.get("toy", base_url=server.url + "/", progress=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "one.txt" in err and "100%" in err
+
+
+@pytest.mark.parametrize("way", ["truncated", "stalled", "503"])
+def test_passing_failures_are_tried_again(server: Server, tmp_path: Path, way: str) -> None:
+    server.broken["/org/rev/one.txt"] = [way, way]
+    fetch(server, timeout=0.3)
+    assert server.hits["/org/rev/one.txt"] == 3
+    assert files_in(tmp_path) == ["toy/one.txt", "toy/sub/two.txt"]
+
+
+@pytest.mark.parametrize(
+    ("way", "hits", "says"),
+    [
+        ("404", 1, ["404", "Not Found"]),
+        ("500", 3, ["500", "3 attempts"]),
+        # TWO has 22 bytes (20 letters, two of them of two bytes) x 100 = 2,200; half of it is sent
+        ("truncated", 3, ["broke off after 1100 bytes", "1100 more", "3 attempts"]),
+        ("stalled", 3, ["nothing came for 0.3 seconds", "3 attempts"]),
+        ("wrong", 1, ["40 bytes", hashlib.sha256(b"<html>log in to the hotel network</html>").hexdigest()]),
+    ],
+)
+def test_lasting_failures_are_one_line_and_leave_nothing(
+    server: Server, tmp_path: Path, way: str, hits: int, says: list[str]
+) -> None:
+    server.broken["/org/rev/sub/two.txt"] = [way] * 9
+    message = refusal(server, timeout=0.3)
+    assert f"{server.url}/org/rev/sub/two.txt" in message
+    for word in says:
+        assert word in message
+    if way == "wrong":
+        assert hashlib.sha256(TWO).hexdigest() in message
+    assert server.hits["/org/rev/sub/two.txt"] == hits
+    assert files_in(tmp_path) == ["toy/one.txt"]  # what was whole is kept, of the other there is no part
+
+
+def test_a_failed_replacement_keeps_the_file_that_was_there(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data/toy").mkdir(parents=True)
+    (tmp_path / "data/toy/one.txt").write_text("mine")
+    server.broken["/org/rev/one.txt"] = ["404"]
+    refusal(server)
+    assert (tmp_path / "data/toy/one.txt").read_text() == "mine"
+
+
+def test_closed_port_and_unknown_host(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(InputError, match=r"one\.txt: no connection \(Connection refused\).*by hand$"):
+        download.get("toy", base_url=closed, progress=False)
+    # RFC 6761: .invalid never resolves; the error number's text differs between systems
+    with pytest.raises(InputError, match=r"http://upstream\.invalid/.*no connection \("):
+        download.get("toy", base_url="http://upstream.invalid", progress=False, timeout=5)
+    with pytest.raises(InputError, match="no-address/org"):
+        download.get("toy", base_url="no-address", progress=False)
+    assert files_in(tmp_path) == []
+
+
+def test_offline_is_obeyed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_OFFLINE", "1")
+    message = refusal(server)
+    assert message.startswith("XIR_OFFLINE is set; unset it") and str(tmp_path / "data/toy/one.txt") in message
+    assert not server.hits
+
+
+def test_unknown_name_lists_the_known(server: Server) -> None:
+    assert refusal(server, "squad") == "unknown data set 'squad'; known: toy, zipped"
+    with pytest.raises(InputError, match="known: toy, zipped"):
+        download.verify("squad")
+
+
+def test_folder_that_cannot_be_made(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XIR_DATA", str(tmp_path / "file" / "data"))
+    message = refusal(server)
+    assert message.startswith(f"cannot write into {tmp_path}/file/data/toy (") and "XIR_DATA" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o500)
+    assert "Permission denied" in refusal(server)
+
+
+def test_a_killed_download_starts_again_cleanly(server: Server, tmp_path: Path) -> None:
+    server.broken["/org/rev/sub/two.txt"] = ["stalled"]
+    code = (
+        "import sys; from xir_lib.corpora import download; from xir_lib.corpora.download import *;"
+        f"download.DATASETS = {{'toy': {TOY!r}}};"
+        f"download.get('toy', base_url={server.url!r}, progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 30
+    while not (started := list((tmp_path / "data/toy/sub").glob(".two.txt.*.tmp"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert started and files_in(tmp_path) != ["toy/one.txt"]  # killed in the middle: the temporary is there
+    fetch(server)
+    assert files_in(tmp_path) == ["toy/one.txt", "toy/sub/two.txt"]
+    assert server.hits["/org/rev/one.txt"] == 1
+
+
+def test_two_at_once_fetch_each_file_once(server: Server, tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fetch(server)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not failures
+    assert server.hits == {"/org/rev/one.txt": 1, "/org/rev/sub/two.txt": 1}
+
+
+def test_archive_is_unpacked_checked_and_deleted(server: Server, tmp_path: Path) -> None:
+    fetch(server, "zipped")
+    assert files_in(tmp_path) == ["zipped/test/a.json"]  # neither the archive nor its other members
+    fetch(server, "zipped")
+    assert server.hits["/org/rev/toy.zip"] == 1
+
+
+def test_archive_put_there_by_hand_needs_no_network(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_OFFLINE", "1")
+    (tmp_path / "data/zipped").mkdir(parents=True)
+    (tmp_path / "data/zipped/toy.zip").write_bytes(ZIP)
+    fetch(server, "zipped")
+    assert files_in(tmp_path) == ["zipped/test/a.json"]
+
+
+@pytest.mark.parametrize(
+    ("member", "says"),
+    [(Member("test/a.json", 4), "3 questions, expected 4"), (Member("test/c.json", 1), "has no TOY/test/c.json")],
+)
+def test_archive_with_other_content_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: Member, says: str
+) -> None:
+    other = DataSet("zipped", "", "", archive=ZIPPED.archive, root="TOY", members=(member,))
+    monkeypatch.setitem(download.DATASETS, "zipped", other)
+    assert says in refusal(server, "zipped")
+    assert not list((tmp_path / "data").rglob("*.json"))
+
+
+def test_list_and_verify_tell_present_missing_and_wrong(server: Server, tmp_path: Path) -> None:
+    assert [row["status"] for row in download.list_datasets()] == ["missing", "missing"]
+    fetch(server)
+    fetch(server, "zipped")
+    rows = download.list_datasets()
+    assert [row["status"] for row in rows] == ["present", "present"]
+    assert rows[0] | {"folder": None} == {
+        "name": "toy",
+        "description": "two files",
+        "licence": "CC0",
+        "download_size": 11 + 2200,
+        "folder": None,
+        "status": "present",
+        "problems": [],
+    }
+    (tmp_path / "data/toy/one.txt").write_bytes(ONE[:-1])
+    (tmp_path / "data/toy/sub/two.txt").unlink()
+    (tmp_path / "data/zipped/test/a.json").write_bytes(squad_bytes(2))
+    toy, zipped = download.list_datasets()
+    assert (toy["status"], zipped["status"]) == ("wrong", "wrong")
+    assert toy["problems"] == [
+        f"{tmp_path}/data/toy/one.txt has 10 bytes, expected 11",
+        f"{tmp_path}/data/toy/sub/two.txt is missing",
+    ]
+    assert zipped["problems"] == [f"{tmp_path}/data/zipped/test/a.json has 2 questions, expected 3"]
+
+
+def test_the_table_pins_every_address() -> None:
+    """A moving address (a branch) or a malformed sum would make a download unrepeatable."""
+    for data in download.DATASETS.values():
+        remotes = data.files or (data.archive,)
+        assert data.licence and data.parts and data.download_size > 0
+        for file in remotes:
+            assert file is not None and file.url.startswith("https://")
+            assert len(file.sha256) == 64 and set(file.sha256) <= set("0123456789abcdef")
+            if "githubusercontent" in file.url:
+                revision = file.url.split("/")[5]
+                assert len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+
+
+@pytest.mark.skipif("XIR_DATA" not in os.environ, reason="XIR_DATA is unset")
+def test_the_table_agrees_with_the_checksums_beside_the_data() -> None:
+    sums = Path(os.environ["XIR_DATA"]) / "checksums.sha256"
+    if not sums.exists():
+        pytest.skip(f"{sums} does not exist")
+    known = {path: value for value, path in (line.split() for line in sums.read_text().splitlines())}
+    for name in ("xquad-r", "mlqa-r"):
+        table = {f"{name}/{file.path}": file.sha256 for file in download.DATASETS[name].files}
+        assert table == {path: value for path, value in known.items() if path.startswith(f"{name}/") and path.endswith(".json")}
+        assert download.verify(name) == []
+    members = {f"mlqa-v1/{member.path}" for member in download.DATASETS["mlqa-v1"].members}
+    assert members == {path for path in known if path.startswith("mlqa-v1/") and path.endswith(".json")}
+    assert download.verify("mlqa-v1") == []

@@ -1,0 +1,125 @@
+"""Load XQuAD-R and MLQA-R (LAReQA, Roy et al. 2020): every sentence of every paragraph is a candidate.
+
+Follows section 3.1 of LAReQA and the evaluation of the paper: identity is (language, paragraph, sentence
+position), nothing is de-duplicated by text, and a question is answered by one sentence in each language that has
+its id. Does not know how anything is embedded or scored, nor which pool a query meets.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from xir_lib.corpora import squad
+from xir_lib.corpora.records import PAIR_SCHEMA, PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
+from xir_lib.corpora.splits import components
+from xir_lib.errors import InputError
+from xir_lib.paths import data_dir
+
+LANGUAGES = {
+    "xquad-r": ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh"),
+    "mlqa-r": ("ar", "de", "en", "es", "hi", "vi", "zh"),
+}
+
+
+def load_task(name: str, languages: Sequence[str] | None = None, folder: Path | None = None) -> RetrievalTask:
+    """Return `xquad-r` or `mlqa-r` as a task: 13,014 or 20,534 sentences, 13,090 or 4,199 queries.
+
+    `doc_id` is article, paragraph and sentence position (from 0, in that language's file) and the language, as in
+    `003-01-04-de`: it starts with the position so that breaking ties by id does not favour a language. The
+    positions of articles and paragraphs agree across languages in XQuAD-R and do not in MLQA-R. `query_id` is
+    `{pair_id}-{lang}`. A query's relevant passages are the answering sentence of its id in *every* loaded language
+    that has the id, its own included: 11 on XQuAD-R, 4 (820 ids), 3 (263) or 2 (65) on MLQA-R.
+
+    `group` is the article: the connected component of ids that share an article in any language, since the
+    articles of MLQA-R carry no common name. There are 48 and 520, and no component holds two articles of a language.
+    """
+    passages, answered = _read(name, languages, folder)
+    docs_of: dict[str, list[str]] = {}
+    for row in answered:
+        docs_of.setdefault(row["pair_id"], []).append(row["passage_id"])
+    judgements = [(_query_id(row), doc_id) for row in answered for doc_id in docs_of[row["pair_id"]]]
+    return RetrievalTask(
+        name,
+        queries=pa.table(
+            {
+                "query_id": [_query_id(row) for row in answered],
+                "pair_id": [row["pair_id"] for row in answered],
+                "lang": [row["lang"] for row in answered],
+                "text": [row["query"] for row in answered],
+                "group": [row["group"] for row in answered],
+            },
+            schema=QUERY_SCHEMA,
+        ),
+        passages=pa.Table.from_pylist(passages, schema=PASSAGE_SCHEMA),
+        qrels=pa.table(
+            {
+                "query_id": [query_id for query_id, _ in judgements],
+                "doc_id": [doc_id for _, doc_id in judgements],
+                "relevance": [1] * len(judgements),
+            },
+            schema=QREL_SCHEMA,
+        ),
+    )
+
+
+def load_pairs(name: str, languages: Sequence[str] | None = None, folder: Path | None = None) -> PairTable:
+    """Return the same questions with their answering sentences as training pairs.
+
+    `passage_id` is the sentence's `doc_id`, so ids that one sentence answers in a language share it there.
+    """
+    _, answered = _read(name, languages, folder)
+    return PairTable(pa.Table.from_pylist(answered, schema=PAIR_SCHEMA))
+
+
+def _read(name: str, languages: Sequence[str] | None, folder: Path | None) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Return passages and answered questions of the languages, in the order of language and file.
+
+    Every file there is is read, so that `group` does not depend on the languages asked for.
+    """
+    if name not in LANGUAGES:
+        raise InputError(f"unknown data set {name!r}; known: {', '.join(sorted(LANGUAGES))}")
+    folder = data_dir() / name if folder is None else Path(folder)
+    wanted = sorted(set(LANGUAGES[name] if languages is None else languages))
+    if not wanted or set(wanted) - set(LANGUAGES[name]):
+        raise InputError(f"{name}: languages {wanted} asked for; there are {', '.join(LANGUAGES[name])}")
+    there = [lang for lang in LANGUAGES[name] if (folder / f"{lang}.json").exists()]
+    if missing := [f"{lang}.json" for lang in wanted if lang not in there]:
+        raise InputError(
+            f"{folder} lacks {', '.join(missing)}; `xir data get {name}` downloads them, or set XIR_DATA to the folder above it"
+        )
+    passages: list[dict[str, str]] = []
+    answered: list[dict[str, str]] = []
+    ids: list[str] = []
+    articles: list[str] = []
+    for lang in there:
+        for paragraph in squad.read(folder / f"{lang}.json", sentences=True):
+            place = f"{paragraph.article:03d}-{paragraph.number:02d}"
+            doc_ids = [f"{place}-{position:02d}-{lang}" for position in range(len(paragraph.sentences))]
+            ids += [question.pair_id for question in paragraph.questions]
+            articles += [f"{paragraph.article}-{lang}"] * len(paragraph.questions)
+            if lang not in wanted:
+                continue
+            passages += [
+                {"doc_id": doc_id, "lang": lang, "text": text}
+                for doc_id, text in zip(doc_ids, paragraph.sentences, strict=True)
+            ]
+            answered += [
+                {
+                    "pair_id": question.pair_id,
+                    "lang": lang,
+                    "query": question.text,
+                    "passage_id": doc_ids[question.sentence],
+                    "passage": paragraph.sentences[question.sentence],
+                }
+                for question in paragraph.questions
+                if question.sentence is not None
+            ]
+    group_of = components(ids, articles)
+    for row in answered:
+        row["group"] = group_of[row["pair_id"]]
+    return passages, answered
+
+
+def _query_id(row: dict[str, str]) -> str:
+    return f"{row['pair_id']}-{row['lang']}"

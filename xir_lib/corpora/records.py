@@ -1,0 +1,176 @@
+"""The two types that carry everything: `PairTable` for training, `RetrievalTask` for evaluation.
+
+Both are thin shells around Arrow tables: text stays in memory-mapped files and is touched only where it is
+encoded. They know no data set and no model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.feather as feather
+
+from xir_lib.errors import InputError
+from xir_lib.paths import atomic_path, require
+
+PAIR_SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),  # language-neutral: the same question in every language
+        ("lang", pa.string()),
+        ("query", pa.string()),  # null: the id has no question in this language
+        ("passage_id", pa.string()),  # null with `passage`; equal for ids that share the passage
+        ("passage", pa.string()),
+        ("group", pa.string()),  # the unit that splits and resampling keep whole: article, country, component
+    ]
+)
+QUERY_SCHEMA = pa.schema(
+    [("query_id", pa.string()), ("pair_id", pa.string()), ("lang", pa.string()), ("text", pa.string()), ("group", pa.string())]
+)
+PASSAGE_SCHEMA = pa.schema([("doc_id", pa.string()), ("lang", pa.string()), ("text", pa.string())])
+QREL_SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int8())])
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Parallel questions and passages for training, one row per (pair_id, lang), ragged.
+
+    `table` has `PAIR_SCHEMA`. A row holds a query, a passage or both; the (query, passage) of two rows with
+    the same `pair_id` are a cross-lingual pair.
+    """
+
+    table: pa.Table
+
+    def __post_init__(self) -> None:
+        _check_schema(self.table, PAIR_SCHEMA, "pair table")
+        _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table")
+        for column in ("query", "passage"):
+            _refuse_empty(self.table, column, "pair_id", "pair table")
+        neither = pc.and_(self.table["query"].is_null(), self.table["passage"].is_null())
+        if pc.any(neither).as_py():
+            row = self.table.filter(neither).slice(0, 1).to_pylist()[0]
+            raise InputError(
+                f"pair {row['pair_id']!r} has neither query nor passage in {row['lang']!r}; give one or drop the row"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of rows, (pair_id, lang) combinations; see `pair_ids` for the ids."""
+        return self.table.num_rows
+
+    @property
+    def pair_ids(self) -> list[str]:
+        """Distinct ids in order of first appearance."""
+        return self.table["pair_id"].unique().to_pylist()
+
+    @property
+    def languages(self) -> list[str]:
+        """Language codes in alphabetical order."""
+        return sorted(self.table["lang"].unique().to_pylist())
+
+    def select(self, *, pair_ids: list[str] | None = None, languages: list[str] | None = None) -> "PairTable":
+        """Keep the rows of these ids and languages; an unknown language is refused."""
+        return PairTable(_select(self.table, "pair_id", pair_ids, languages, self.languages))
+
+    def save(self, path: Path) -> None:
+        """Write one uncompressed Arrow file, atomically."""
+        with atomic_path(path) as temporary:
+            feather.write_feather(self.table, temporary, compression="uncompressed")
+
+    @classmethod
+    def load(cls, path: Path) -> "PairTable":
+        """Memory-map a saved table."""
+        return cls(feather.read_table(require(Path(path), "run the data step first"), memory_map=True))
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Queries, passages and judgements; the *setting* decides later which pool a query meets.
+
+    Pools are sets of passage languages: a query's own (monolingual), one other (cross-lingual), all
+    (multilingual). A query is scored in a pool only if the pool holds a relevant passage for it.
+    """
+
+    name: str
+    queries: pa.Table
+    passages: pa.Table
+    qrels: pa.Table
+
+    def __post_init__(self) -> None:
+        for table, schema, what in (
+            (self.queries, QUERY_SCHEMA, "queries"),
+            (self.passages, PASSAGE_SCHEMA, "passages"),
+            (self.qrels, QREL_SCHEMA, "qrels"),
+        ):
+            _check_schema(table, schema, f"{self.name} {what}")
+        if not self.passages.num_rows or not self.queries.num_rows:
+            raise InputError(
+                f"task {self.name}: {self.queries.num_rows} queries and {self.passages.num_rows} passages; both must be > 0"
+            )
+        _refuse_duplicates(self.queries, ["query_id"], f"{self.name} queries")
+        _refuse_duplicates(self.passages, ["doc_id"], f"{self.name} passages")
+        _refuse_duplicates(self.qrels, ["query_id", "doc_id"], f"{self.name} qrels")
+        _refuse_empty(self.queries, "text", "query_id", f"{self.name} queries")
+        _refuse_empty(self.passages, "text", "doc_id", f"{self.name} passages")
+        for column, known in (("query_id", self.queries["query_id"]), ("doc_id", self.passages["doc_id"])):
+            unknown = self.qrels.filter(pc.invert(pc.is_in(self.qrels[column], known.combine_chunks())))
+            if unknown.num_rows:
+                raise InputError(f"task {self.name}: judged {column} {unknown[column][0].as_py()!r} is not among its texts")
+        relevant = self.qrels.filter(pc.greater(self.qrels["relevance"], 0))["query_id"]
+        bare = self.queries.filter(pc.invert(pc.is_in(self.queries["query_id"], relevant.combine_chunks())))
+        if bare.num_rows:
+            raise InputError(
+                f"task {self.name}: query {bare['query_id'][0].as_py()!r} and {bare.num_rows - 1} more "
+                "have no relevant passage; drop them or judge them"
+            )
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages of the passages, alphabetical: the possible single-language pools."""
+        return sorted(self.passages["lang"].unique().to_pylist())
+
+    def save(self, folder: Path) -> None:
+        """Write `queries`, `passages` and `qrels` as Arrow files into a new folder, atomically."""
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            for part in ("queries", "passages", "qrels"):
+                feather.write_feather(getattr(self, part), temporary / f"{part}.arrow", compression="uncompressed")
+
+    @classmethod
+    def load(cls, folder: Path) -> "RetrievalTask":
+        """Memory-map a saved task; its name is the folder's."""
+        folder = require(Path(folder), "run the data step first")
+        parts = [feather.read_table(folder / f"{part}.arrow", memory_map=True) for part in ("queries", "passages", "qrels")]
+        return cls(folder.name, *parts)
+
+
+def _types(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)
+
+
+def _check_schema(table: pa.Table, schema: pa.Schema, what: str) -> None:
+    if not table.schema.equals(schema):
+        raise InputError(f"{what}: columns {_types(table.schema)}; expected {_types(schema)}")
+
+
+def _refuse_duplicates(table: pa.Table, keys: list[str], what: str) -> None:
+    counts = table.group_by(keys).aggregate([([], "count_all")])
+    repeated = counts.filter(pc.greater(counts["count_all"], 1))
+    if repeated.num_rows:
+        row = repeated.slice(0, 1).to_pylist()[0]
+        raise InputError(f"{what}: {row['count_all']} rows for {', '.join(f'{k}={row[k]!r}' for k in keys)}; one is allowed")
+
+
+def _refuse_empty(table: pa.Table, column: str, key: str, what: str) -> None:
+    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table[column])), 0)
+    if pc.any(empty).as_py():
+        raise InputError(f"{what}: empty {column} for {key} {table.filter(empty)[key][0].as_py()!r}; drop it or give a text")
+
+
+def _select(table: pa.Table, key: str, ids: list[str] | None, languages: list[str] | None, known: list[str]) -> pa.Table:
+    if languages is not None:
+        if unknown := sorted(set(languages) - set(known)):
+            raise InputError(f"unknown language {', '.join(unknown)}; this data has {', '.join(known)}")
+        table = table.filter(pc.is_in(table["lang"], pa.array(languages)))
+    if ids is not None:
+        table = table.filter(pc.is_in(table[key], pa.array(ids, pa.string())))
+    return table

@@ -1,0 +1,97 @@
+"""Count, group and split tables of pairs, so that what hangs together is never parted.
+
+A group is the unit that a split keeps whole (style.md, training and test data): splitting MLQA id by id would
+put one passage on both sides, splitting by connected component cannot. Knows no data set.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xir_lib.corpora.records import PairTable
+from xir_lib.errors import InputError
+
+
+def components(ids: Sequence[str], things: Sequence[str]) -> dict[str, str]:
+    """Map every id to the name of its connected component: the smallest id in it.
+
+    `ids[k]` has `things[k]`, a passage or an article; two ids that have a thing in common, or are joined by a
+    chain of such ids, are in one component. The name does not depend on the order of the input.
+
+    >>> components(["c", "b", "b", "a"], ["x", "x", "y", "z"])
+    {'a': 'a', 'b': 'b', 'c': 'b'}
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names, rows = np.unique(np.asarray(ids, dtype=object), return_inverse=True)  # names ascend
+    nodes, columns = np.unique(np.asarray(things, dtype=object), return_inverse=True)
+    size = len(names) + len(nodes)
+    edges = coo_array((np.ones(len(rows), np.int8), (rows, columns + len(names))), shape=(size, size))
+    _, labels = connected_components(edges, directed=False)
+    _, first = np.unique(labels[: len(names)], return_index=True)
+    smallest = {int(labels[k]): str(names[k]) for k in first}
+    return {str(name): smallest[int(label)] for name, label in zip(names, labels, strict=False)}
+
+
+def split_by_group(pairs: PairTable, held_out_share: float, seed: int) -> tuple[PairTable, PairTable]:
+    """Return (train, held out); a group goes whole to one side, held out with probability `held_out_share`.
+
+    A group is held out if the SHA-256 of seed and group, read as a fraction, is below the share. The fate of a
+    group thus depends on nothing else: not on the order of the rows nor on which other groups are there, so a
+    subset of a table (such as `mlqa.core`) is split like the whole. The price is that the realised share only
+    comes near the one asked for; count it. A split with an empty side is refused.
+    """
+    if not 0 < held_out_share < 1:
+        raise InputError(f"held_out_share must be in (0, 1), got {held_out_share}")
+    groups = pairs.table["group"].unique()
+    held_out = pa.array([name for name in groups.to_pylist() if _fraction(name, seed) < held_out_share], pa.string())
+    if len(held_out) in (0, len(groups)):
+        raise InputError(
+            f"held_out_share {held_out_share} with seed {seed} holds out {len(held_out)} of {len(groups)} groups; "
+            "take another share or more groups"
+        )
+    mask = pc.is_in(pairs.table["group"], held_out)
+    return PairTable(pairs.table.filter(pc.invert(mask))), PairTable(pairs.table.filter(mask))
+
+
+def pair_counts(pairs: PairTable) -> dict[str, Any]:
+    """Count what a table offers for training.
+
+    `queries`, `passages` and `distinct_passages` are per language; `same_language_pairs` are (query, passage) of
+    one id in one language, `cross_language_pairs` those of one id in two, each direction counted.
+    """
+    has_query = pc.is_valid(pairs.table["query"])
+    has_passage = pc.is_valid(pairs.table["passage_id"])
+    flags = pa.table(
+        {
+            "pair_id": pairs.table["pair_id"],
+            "query": has_query.cast(pa.int64()),
+            "passage": has_passage.cast(pa.int64()),
+            "both": pc.and_(has_query, has_passage).cast(pa.int64()),
+        }
+    )
+    per_id = flags.group_by("pair_id").aggregate([("query", "sum"), ("passage", "sum"), ("both", "sum")])
+    same = pc.sum(per_id["both_sum"]).as_py() or 0
+    every = pc.sum(pc.multiply(per_id["query_sum"], per_id["passage_sum"])).as_py() or 0
+    by_lang = pairs.table.group_by("lang").aggregate(
+        [("query", "count"), ("passage_id", "count"), ("passage_id", "count_distinct", pc.CountOptions(mode="only_valid"))]
+    )
+    rows = by_lang.sort_by("lang").to_pylist()
+    columns = {"queries": "query_count", "passages": "passage_id_count", "distinct_passages": "passage_id_count_distinct"}
+    return {
+        "ids": per_id.num_rows,
+        "groups": len(pairs.table["group"].unique()),
+        **{name: {row["lang"]: row[column] for row in rows if row[column]} for name, column in columns.items()},
+        "same_language_pairs": same,
+        "cross_language_pairs": every - same,
+    }
+
+
+def _fraction(group: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}\n{group}".encode()).digest()
+    return float(int.from_bytes(digest[:8], "big") / 2**64)
