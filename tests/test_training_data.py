@@ -1,0 +1,154 @@
+"""The stock trainer, three steps with a 16-dimensional model: the texts of the sampler's rows reach the model."""
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.errors import InputError
+from xir_lib.samplers import PairIndex, StrategyBatchSampler
+from xir_lib.training_data import PairDataset, batch_sampler_factory
+
+LANGS = ("de", "en", "zh")
+
+
+def pair_table() -> PairTable:
+    """Twelve ids in three languages; de lacks the query of id 0 and the passage of id 1. Texts name themselves."""
+    rows = [
+        {
+            "pair_id": f"i{i}",
+            "lang": lang,
+            "query": None if (i, lang) == (0, "de") else f"q {lang} n{i}",
+            "passage_id": None if (i, lang) == (1, "de") else f"p{i}",
+            "passage": None if (i, lang) == (1, "de") else f"p {lang} n{i}",
+            "group": f"g{i}",
+        }
+        for i in range(12)
+        for lang in LANGS
+    ]
+    return PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA))
+
+
+def make_sampler(pairs: PairTable, **settings: Any) -> StrategyBatchSampler:
+    return StrategyBatchSampler(
+        PairIndex.from_table(pairs), **({"strategy": "hybrid", "batch_size": 4, "seed": 5, "num_batches": 6} | settings)
+    )
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Any:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    words = ["[PAD]", "[UNK]", "q", "p", *LANGS, *(f"n{i}" for i in range(12))]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path / "bert"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
+    return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(16)], device="cpu")
+
+
+def train(model: Any, pairs: PairTable, sampler: StrategyBatchSampler, folder: Path, workers: int) -> list[list[list[int]]]:
+    """Train one epoch; return per step and column the token ids that reached the model."""
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    seen: list[list[list[int]]] = []
+
+    class Recording(MultipleNegativesRankingLoss):
+        def forward(self, sentence_features: Any, labels: Any) -> Any:
+            sentence_features = list(sentence_features)
+            seen.append([features["input_ids"].tolist() for features in sentence_features])
+            return super().forward(sentence_features, labels)
+
+    args = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        batch_sampler=batch_sampler_factory(sampler),
+        dataloader_num_workers=workers,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = SentenceTransformerTrainer(
+        model=model, args=args, train_dataset=PairDataset.from_pairs(pairs), loss=Recording(model)
+    )
+    trainer.train()
+    assert trainer.state.global_step == 3  # 6 batches / 2 accumulated
+    trainer.save_model(str(folder / "model"))  # writes the model card, which reads rows of the data set
+    return seen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_stock_trainer_sees_exactly_the_planned_texts(tiny_model: Any, tmp_path: Path, workers: int) -> None:
+    pairs = pair_table()
+    sampler = make_sampler(pairs)
+    seen = train(tiny_model, pairs, sampler, tmp_path / "out", workers)
+    rows = pairs.table.to_pylist()
+    vocabulary = tiny_model.tokenizer.get_vocab()
+    expected = [
+        [
+            [[vocabulary[w] for w in rows[pair[side]][column].split()] for pair in batch]
+            for side, column in enumerate(("query", "passage"))
+        ]
+        for batch in sampler
+    ]
+    assert seen == expected
+
+
+def test_items_by_pair_by_row_and_by_column() -> None:
+    pairs = pair_table()  # rows: id 0 is 0 (de), 1 (en), 2 (zh); id 1 is 3, 4, 5
+    data = PairDataset.from_pairs(pairs)
+    assert data.__getitems__([(1, 2), (4, 5)]) == [
+        {"query": "q en n0", "passage": "p zh n0"},
+        {"query": "q en n1", "passage": "p zh n1"},
+    ]
+    assert data.__getitems__([1]) == [data[1]] == [{"query": "q en n0", "passage": "p en n0"}]
+    assert data.column_names == ["query", "passage"]
+
+
+def test_a_missing_text_is_named_and_not_trained_on() -> None:
+    with pytest.raises(InputError, match=r"^row 3 of the pair table has no passage"):
+        PairDataset.from_pairs(pair_table()).__getitems__([(4, 3)])
+
+
+def test_training_arguments_are_pickled_without_the_index_and_copied_with_it() -> None:
+    make = batch_sampler_factory(make_sampler(pair_table()))
+    assert copy.deepcopy(make).sampler is make.sampler
+    assert len(pickle.dumps(make)) < 500  # the index alone is more
+    with pytest.raises(InputError, match="set batch_sampler again"):
+        pickle.loads(pickle.dumps(make))(PairDataset.from_pairs(pair_table()), batch_size=4, drop_last=True)
+
+
+def test_factory_refuses_another_batch_size_and_reads_validation_rows_in_order() -> None:
+    from datasets import Dataset
+
+    pairs = pair_table()
+    make = batch_sampler_factory(make_sampler(pairs))
+    with pytest.raises(InputError, match="batch size is 8, the sampler's 4"):
+        make(PairDataset.from_pairs(pairs), batch_size=8, drop_last=False, valid_label_columns=None, generator=None, seed=0)
+    plain = Dataset.from_dict({"query": ["a", "b", "c"], "passage": ["A", "B", "C"]})
+    assert list(make(plain, batch_size=2, drop_last=False)) == [[0, 1], [2]]
+
+
+def test_a_memory_mapped_table_is_read_in_place(tmp_path: Path) -> None:
+    pair_table().save(tmp_path / "pairs.arrow")
+    before = pa.total_allocated_bytes()
+    data = PairDataset.from_pairs(PairTable.load(tmp_path / "pairs.arrow"))
+    assert data.__getitems__([(1, 2)]) == [{"query": "q en n0", "passage": "p zh n0"}]
+    assert data.data.table["passage"].chunk(0).buffers()[2].is_mutable is False
+    assert pa.total_allocated_bytes() - before < 4096
