@@ -1,0 +1,220 @@
+"""Measures against trec_eval, a literal LAReQA evaluation, and hand-worked pools."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xir_lib import metrics
+from xir_lib.errors import InputError
+from xir_lib.retrieval import RelevantRanks, relevant_ranks, tie_order
+
+LANGUAGES = ["de", "en", "sw"]
+
+
+def query_table(langs, groups=None):
+    n = len(langs)
+    return pd.DataFrame(
+        {
+            "query_id": [f"q{i}" for i in range(n)],
+            "pair_id": [f"p{i // 2}" for i in range(n)],
+            "group": groups or "g",
+            "lang": langs,
+        }
+    )
+
+
+def parallel_problem(rng, n_ids, n_langs, distractors, vectors):
+    """Every id asked in every language; its passage exists in some of them; vectors drawn with replacement, so with ties."""
+    doc_lang = np.concatenate([np.tile(np.arange(n_langs), n_ids), rng.integers(0, n_langs, distractors)])
+    present = np.concatenate([rng.random(n_ids * n_langs) < 0.7, np.ones(distractors, bool)])
+    present[: n_langs if n_ids == 1 else 0] = True
+    for i in range(n_ids):
+        present[i * n_langs + rng.integers(n_langs)] = True
+    for lang in range(n_langs):
+        present[lang] = True  # no empty pool
+    row = np.cumsum(present) - 1
+    relevant = [
+        (i * n_langs + query_lang, row[i * n_langs + lang])
+        for i in range(n_ids)
+        for query_lang in range(n_langs)
+        for lang in range(n_langs)
+        if present[i * n_langs + lang]
+    ]
+    queries = rng.choice(vectors, n_ids * n_langs)
+    docs = rng.choice(vectors, int(present.sum()))
+    doc_ids = [f"{i:x}" for i in rng.permutation(len(docs))]
+    langs = [LANGUAGES[i % n_langs] for i in range(len(queries))]
+    return queries, docs, doc_lang[present], np.array(relevant), doc_ids, langs
+
+
+GRID = np.array([[1, 0], [0, 1], [1, 1], [-1, 0], [2, -1], [1, 2]], dtype=np.float32)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.integers(1, 6))
+def test_every_query_in_every_pool_equals_trec_eval(seed, n_ids, n_langs, distractors, n_vectors):
+    queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(
+        np.random.default_rng(seed), n_ids, n_langs, distractors, GRID[:n_vectors]
+    )
+    ranks = relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids))
+    per_query = metrics.score_settings(ranks, query_table(langs), LANGUAGES[:n_langs])
+    ours = {(r.query_id, r.pool, r.measure): (r.value, r.setting) for r in per_query.itertuples()}
+    scores = queries @ docs.T
+    expected = {}
+    for pool in [*range(n_langs), None]:
+        inside = [d for d in range(len(docs)) if pool is None or doc_lang[d] == pool]
+        qrels: dict = {}
+        for q, d in relevant.tolist():
+            if d in inside:
+                qrels.setdefault(f"q{q}", {})[doc_ids[d]] = 1
+        run = {f"q{q}": {doc_ids[d]: float(scores[q, d]) for d in inside} for q in range(len(queries))}
+        name = "all" if pool is None else LANGUAGES[pool]
+        for query, values in pytrec_eval.RelevanceEvaluator(qrels, {"map", "recall.1,10"}).evaluate(run).items():
+            lang = langs[int(query[1:])]
+            setting = "multilingual" if pool is None else "monolingual" if name == lang else "cross-lingual"
+            for theirs, measure in (("map", "mAP"), ("recall_1", "R@1"), ("recall_10", "R@10")):
+                expected[query, name, measure] = (values[theirs], setting)
+    assert ours.keys() == expected.keys()
+    for key, (value, setting) in expected.items():
+        assert ours[key][0] == pytest.approx(value, abs=1e-6)
+        assert ours[key][1] == setting
+
+
+def literal_average_precision(ranking, relevant):
+    hits, total = 0, 0.0
+    for position, doc in enumerate(ranking, 1):
+        if doc in relevant:
+            hits += 1
+            total += hits / position
+    return total / len(relevant)
+
+
+def test_macro_and_micro_average_equal_a_literal_lareqa_evaluation():
+    """LAReQA: rank all candidates of the pool per question, average precision, average over questions."""
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((60, 8)).astype(np.float32)
+    queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(rng, 25, 3, 30, vectors)
+    ranks = relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids))
+    per_query = metrics.score_settings(ranks, query_table(langs), LANGUAGES)
+    scores = queries @ docs.T
+    by_cell: dict = {}
+    for q in range(len(queries)):
+        for pool in [*LANGUAGES, "all"]:
+            inside = [d for d in range(len(docs)) if pool in ("all", LANGUAGES[doc_lang[d]])]
+            wanted = {d for query, d in relevant.tolist() if query == q and d in inside}
+            if wanted:
+                ranking = sorted(inside, key=lambda d: (scores[q, d], doc_ids[d]), reverse=True)
+                by_cell.setdefault((langs[q], pool), []).append(literal_average_precision(ranking, wanted))
+    multilingual = [by_cell[lang, "all"] for lang in LANGUAGES]
+    cross = [by_cell[a, b] for a in LANGUAGES for b in LANGUAGES if a != b]
+    macro = metrics.macro(per_query)
+    assert macro["monolingual"]["mAP"] == pytest.approx(np.mean([np.mean(by_cell[a, a]) for a in LANGUAGES]), abs=1e-6)
+    assert macro["cross-lingual"]["mAP"] == pytest.approx(np.mean([np.mean(values) for values in cross]), abs=1e-6)
+    assert macro["multilingual"]["mAP"] == pytest.approx(np.mean([np.mean(values) for values in multilingual]), abs=1e-6)
+    micro = per_query[(per_query["setting"] == "cross-lingual") & (per_query["measure"] == "mAP")]["value"].mean()
+    assert micro == pytest.approx(np.mean(np.concatenate(cross)), abs=1e-6)
+    assert abs(micro - macro["cross-lingual"]["mAP"]) > 1e-4  # the cells differ in size: the two averages are two numbers
+
+
+def test_hand_worked_pools():
+    # Query "en"; passages of en: d0* d1, of de: d2 d3*, scores d2 4, d0 3, d3 2, d1 1 (* relevant).
+    docs = np.array([[3.0], [1.0], [4.0], [2.0]])
+    ranks = relevant_ranks([[1.0]], docs, [1, 1, 0, 0], [0, 0], [0, 3], tie_order(list("wxyz")))
+    table = metrics.score_settings(ranks, query_table(["en"]), ["de", "en"]).set_index(["pool", "measure"])["value"]
+    assert table["en", "mAP"] == 1 and table["en", "R@1"] == 1  # d0 d1
+    assert table["de", "mAP"] == 0.5 and table["de", "R@1"] == 0  # d2 d3
+    assert table["all", "mAP"] == pytest.approx((1 / 2 + 2 / 3) / 2)  # d2 d0 d3 d1
+    assert table["all", "R@1"] == 0 and table["all", "R@10"] == 1
+
+
+def test_perfect_worst_and_missing():
+    best, worst = np.array([1, 2, 3]), np.array([10, 9, 8])  # worst: (1/8 + 2/9 + 3/10) / 3
+    none = np.zeros(3, dtype=int)
+    assert metrics.average_precision(none, best, 2)[0] == 1
+    assert metrics.average_precision(none, worst, 1)[0] == pytest.approx((1 / 8 + 2 / 9 + 3 / 10) / 3, abs=1e-15)
+    assert np.isnan(metrics.average_precision(none, best, 2)[1]) and np.isnan(metrics.recall_at(none, best, 2, 1)[1])
+    assert metrics.recall_at(none, best, 1, 2)[0] == pytest.approx(2 / 3)
+    assert metrics.recall_at(none, worst, 1, 7)[0] == 0
+
+
+def frame(rows):
+    columns = ["query_id", "group", "setting", "query_lang", "pool", "measure", "value"]
+    return pd.DataFrame(rows, columns=columns).assign(pair_id="p")
+
+
+def test_macro_weighs_cells_not_queries():
+    rows = [("q1", "g", "multilingual", "en", "all", "mAP", v) for v in (1, 0, 0, 0)]  # mean .25
+    rows += [("q2", "g", "multilingual", "yo", "all", "mAP", 0.75)]  # mean .75
+    assert metrics.macro(frame(rows)) == {"multilingual": {"mAP": 0.5}}  # micro: 1.75 / 5 = .35
+    assert metrics.cells(frame(rows))["value"].tolist() == [0.25, 0.75]
+
+
+def test_group_sums_reproduce_every_cell_also_from_parquet(tmp_path):
+    rng = np.random.default_rng(0)
+    queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(rng, 12, 3, 30, GRID)
+    ranks = relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids))
+    per_query = metrics.score_settings(ranks, query_table(langs, [f"g{i % 5}" for i in range(36)]), LANGUAGES)
+    per_query.to_parquet(tmp_path / "per_query.parquet")
+    for table in (per_query, pd.read_parquet(tmp_path / "per_query.parquet")):
+        sums = metrics.group_sums(table).groupby([*metrics.CELL, "measure"], observed=True)[["n", "total"]].sum()
+        cells = metrics.cells(per_query).set_index([*metrics.CELL, "measure"])["value"]
+        assert len(cells) == 3 * (3 + 6 + 3)
+        np.testing.assert_allclose((sums["total"] / sums["n"]).loc[cells.index], cells, rtol=1e-12)
+        assert sums["n"].sum() == len(per_query)
+
+
+def test_order_of_queries_does_not_matter():
+    rng = np.random.default_rng(1)
+    queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(rng, 20, 3, 30, GRID)
+    order = rng.permutation(len(queries))
+    ties = tie_order(doc_ids)
+    one = metrics.score_settings(relevant_ranks(queries, docs, doc_lang, *relevant.T, ties), query_table(langs), LANGUAGES)
+    shuffled = relevant_ranks(queries[order], docs, doc_lang, np.argsort(order)[relevant[:, 0]], relevant[:, 1], ties)
+    two = metrics.score_settings(shuffled, query_table(langs).iloc[order].reset_index(drop=True), LANGUAGES)
+    for setting, values in metrics.macro(one).items():
+        assert metrics.macro(two)[setting] == pytest.approx(values, abs=1e-12)
+
+
+def perfect(n_relevant):
+    """Queries whose k relevant passages, one per language of max(k), are the first k of the pool."""
+    query_index = np.repeat(np.arange(len(n_relevant)), n_relevant)
+    place = np.concatenate([np.arange(k) for k in n_relevant])
+    outranked = (np.arange(max(n_relevant))[None, :] < place[:, None]).astype(np.int32)
+    return RelevantRanks(query_index, place, place, outranked, np.full(max(n_relevant), 100), len(n_relevant))
+
+
+def test_recall_ceilings_are_the_published_ones_and_reached_by_a_perfect_ranking():
+    xquad = perfect([11, 11, 11])
+    table = query_table(["en", "de", "en"])
+    ceilings = metrics.recall_ceilings(xquad, table)
+    assert ceilings == {"R@1": pytest.approx(1 / 11), "R@10": pytest.approx(10 / 11)}  # .091 and .909 in field.md
+    ragged = perfect([2, 4, 11, 12])
+    table = query_table(["en", "en", "de", "sw"])
+    languages = [f"l{i:02d}" for i in range(12)]
+    reached = metrics.macro(metrics.score_settings(ragged, table, languages))["multilingual"]
+    assert reached == pytest.approx({"mAP": 1.0, **metrics.recall_ceilings(ragged, table)}, abs=1e-6)
+    assert metrics.recall_ceilings(ragged, table)["R@1"] == pytest.approx(((1 / 2 + 1 / 4) / 2 + 1 / 11 + 1 / 12) / 3)
+
+
+def test_bad_input_is_named():
+    ranks, table = perfect([2, 2]), query_table(["en", "de"])
+    with pytest.raises(InputError, match="3 language names for 2 pools"):
+        metrics.score_settings(ranks, table, LANGUAGES)
+    with pytest.raises(InputError, match="lacks group"):
+        metrics.score_settings(ranks, table.drop(columns="group"), ["de", "en"])
+    with pytest.raises(InputError, match="1 rows in the query table for 2 query embeddings"):
+        metrics.score_settings(ranks, table.iloc[:1], ["de", "en"])
+    with pytest.raises(InputError, match="query 'q1' has no group"):
+        metrics.group_sums(metrics.score_settings(ranks, table.assign(group=["a", None]), ["de", "en"]))
+
+
+def test_settings_are_listed_in_the_order_of_the_paper():
+    per_query = metrics.score_settings(perfect([2, 2]), query_table(["en", "de"]), ["de", "en"])
+    assert tuple(metrics.macro(per_query)) == metrics.SETTINGS
+    assert per_query["value"].dtype == np.float32
+    assert all(a <= b for a, b in pairwise(per_query["measure"].cat.codes.unique()))

@@ -1,0 +1,238 @@
+"""Exact ranks of the relevant passages, in every pool at once, from one matrix product.
+
+Every measure of the study is a function of the ranks of the relevant passages, so a full ranking is never
+kept. For each relevant passage this module counts, language by language, the passages that outrank it; the
+rank in one language's pool, and in the pool of all languages, are sums of these counts. Monolingual,
+cross-lingual and multilingual results therefore stem from the same scores and the same ties.
+
+A score is the float32 dot product (give unit vectors for the cosine). A passage outranks another if its score
+is strictly higher, or equal and its id later in lexical order: trec_eval breaks ties by descending docno, so
+the ranks are the ones it would find on a full-depth run. Give ids no language prefix, or ties favour a language.
+
+It knows no text, no measure and no data set.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xir_lib.errors import InputError
+
+IntArray = NDArray[np.integer]
+FloatArray = NDArray[np.floating]
+
+SCORES_IN_MEMORY = 2**22  # float32 scores of one block of queries: 16 MiB, about the size at which the product is fastest
+
+
+@dataclass(frozen=True)
+class RelevantRanks:
+    """For every (query, relevant passage): how many passages of each language outrank it.
+
+    Rows are in the order in which the judgements were given; languages are the codes of `relevant_ranks`.
+    """
+
+    query_index: IntArray  # (n_rel,) row of the query
+    doc_index: IntArray  # (n_rel,) row of the relevant passage
+    doc_lang: IntArray  # (n_rel,) language code of the relevant passage
+    outranked_by: NDArray[np.int32]  # (n_rel, n_langs)
+    pool_sizes: IntArray  # (n_langs,) passages per language
+    n_queries: int
+
+    @property
+    def n_relevant(self) -> IntArray:
+        """Relevant passages of each query in the pool of all languages, (n_queries,), at least 1."""
+        return np.bincount(self.query_index, minlength=self.n_queries)
+
+    def in_pool(self, lang: int) -> tuple[IntArray, IntArray]:
+        """Return (query rows, 1-based ranks) of the relevant passages in the pool of this one language."""
+        inside = self.doc_lang == lang
+        return self.query_index[inside], 1 + self.outranked_by[inside, lang]
+
+    def in_all(self) -> tuple[IntArray, IntArray]:
+        """Return (query rows, 1-based ranks) of the relevant passages in the pool of all languages."""
+        return self.query_index, 1 + self.outranked_by.sum(axis=1)
+
+
+def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
+    """Return each id's position in reverse lexical order, in which trec_eval lists passages of equal score.
+
+    >>> tie_order(["b", "c", "a"]).tolist()
+    [1, 0, 2]
+    """
+    ordered = sorted(range(len(doc_ids)), key=doc_ids.__getitem__, reverse=True)  # code points sort as UTF-8 bytes do
+    for one, other in pairwise(ordered):
+        if doc_ids[one] == doc_ids[other]:
+            raise InputError(f"passage id {doc_ids[one]!r} occurs twice, in rows {one} and {other}; ids must be unique")
+    positions = np.empty(len(doc_ids), dtype=np.int64)
+    positions[ordered] = np.arange(len(doc_ids))
+    return positions
+
+
+def relevant_ranks(
+    query_emb: FloatArray,
+    doc_emb: FloatArray,
+    doc_langs: ArrayLike,
+    query_index: ArrayLike,
+    doc_index: ArrayLike,
+    ties: ArrayLike,
+) -> RelevantRanks:
+    """Count, per judgement and passage language, the passages that outrank the relevant one.
+
+    Args:
+        query_emb: (n_queries, dim), computed with in float32.
+        doc_emb: (n_docs, dim), all languages together, in any order.
+        doc_langs: (n_docs,) language codes 0, 1, ..., as `np.unique(langs, return_inverse=True)` makes them.
+        query_index: (n_rel,) row of the query of each judgement; every query needs at least one.
+        doc_index: (n_rel,) row of its relevant passage.
+        ties: (n_docs,) the passages' `tie_order`, smaller first.
+
+    Raises:
+        InputError: vectors with NaN, infinity or norm zero, unequal dimensions, a code without passages, a query
+            without a relevant passage, a judgement given twice or outside the rows.
+
+    Per block of queries and language the scores are sorted and the judged scores looked up in them: cheaper than
+    comparing every score with every relevant one (11 per query on XQuAD-R), and independent of their number. Exact
+    ties are then resolved one by one. Identical vectors get identical scores as far as the BLAS library computes every
+    element of a product in the same way, which OpenBLAS was seen to do.
+    """
+    queries, docs = _embeddings(query_emb, doc_emb)
+    langs, position = np.asarray(doc_langs), np.asarray(ties)
+    rel_query, rel_doc = np.asarray(query_index), np.asarray(doc_index)
+    pool_sizes = _check_codes(langs, len(docs))
+    if position.shape != langs.shape:
+        raise InputError(f"tie order has shape {position.shape}; one position per passage, ({len(docs)},), is needed")
+    _check_judgements(rel_query, rel_doc, len(queries), len(docs))
+
+    by_lang = np.argsort(langs, kind="stable")
+    column = np.empty_like(by_lang)
+    column[by_lang] = np.arange(len(docs))
+    docs_by_lang, position_by_lang = docs[by_lang], position[by_lang]
+    bounds = np.concatenate([[0], np.cumsum(pool_sizes)])
+
+    outranked_by = np.empty((len(rel_query), len(pool_sizes)), dtype=np.int32)
+    by_query = np.argsort(rel_query, kind="stable")
+    sorted_query = rel_query[by_query]
+    for start, stop in _query_blocks(len(queries), len(docs)):
+        scores = queries[start:stop] @ docs_by_lang.T  # (block, n_docs)
+        judged = by_query[slice(*np.searchsorted(sorted_query, [start, stop]))]
+        row = rel_query[judged] - start
+        value = scores[row, column[rel_doc[judged]]]
+        for lang in range(len(pool_sizes)):
+            pool = slice(bounds[lang], bounds[lang + 1])
+            own = langs[rel_doc[judged]] == lang
+            count, tied = _count_higher(np.sort(scores[:, pool], axis=1), row, value, own)
+            width = max(1, SCORES_IN_MEMORY // int(pool_sizes[lang]))
+            for part in (tied[i : i + width] for i in range(0, len(tied), width)):
+                equal = scores[row[part], pool] == value[part, None]
+                earlier = position_by_lang[pool] < position[rel_doc[judged[part]], None]
+                count[part] += np.count_nonzero(equal & earlier, axis=1)
+            outranked_by[judged, lang] = count
+    return RelevantRanks(rel_query, rel_doc, langs[rel_doc], outranked_by, pool_sizes, len(queries))
+
+
+def top_k(
+    query_emb: FloatArray, doc_emb: FloatArray, doc_ids: Sequence[str], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the rows and scores of each query's k best passages, (n_queries, k) each, best first.
+
+    Exact, with the ties of `relevant_ranks`. Raises `InputError` for bad vectors or ids, and for a k that is not
+    between 1 and the number of passages.
+    """
+    queries, docs = _embeddings(query_emb, doc_emb)
+    if len(doc_ids) != len(docs):
+        raise InputError(f"{len(doc_ids)} passage ids for {len(docs)} embeddings; one id per row is needed")
+    if not 1 <= k <= len(docs):
+        raise InputError(f"k must be between 1 and the pool's {len(docs)} passages, got {k}")
+    in_tie_order = np.argsort(tie_order(doc_ids))
+    docs = docs[in_tie_order]  # so that a stable sort by score breaks ties as it should
+    rows = np.empty((len(queries), k), dtype=np.int64)
+    best = np.empty((len(queries), k), dtype=np.float32)
+    for start, stop in _query_blocks(len(queries), len(docs)):
+        scores = queries[start:stop] @ docs.T  # (block, n_docs)
+        kth_best = np.partition(scores, len(docs) - k, axis=1)[:, len(docs) - k]
+        for i, (row, threshold) in enumerate(zip(scores, kth_best, strict=True), start):
+            candidates = np.flatnonzero(row >= threshold)
+            order = candidates[np.argsort(-row[candidates], kind="stable")[:k]]
+            rows[i], best[i] = in_tie_order[order], row[order]
+    return rows, best
+
+
+def _count_higher(
+    ordered: NDArray[np.float32], row: IntArray, value: NDArray[np.float32], own: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the scores of each row above `value` and list the entries that tie with a passage other than themselves.
+
+    `ordered` is (block, n) ascending; `own` marks the values that are themselves among their row's scores.
+    """
+    n = ordered.shape[1]
+    below = np.zeros(len(row), dtype=np.int64)  # how many scores are <= value: a binary search for all entries at once
+    for step in (1 << bit for bit in reversed(range(n.bit_length()))):
+        probe = below + step
+        below = np.where((probe <= n) & (ordered[row, np.minimum(probe, n) - 1] <= value), probe, below)
+    neighbour = below - 1 - own  # the next one down after the passage itself: equal only in a tie
+    tied = (neighbour >= 0) & (ordered[row, np.maximum(neighbour, 0)] == value)
+    return n - below, np.flatnonzero(tied)
+
+
+def _query_blocks(n_queries: int, n_docs: int) -> list[tuple[int, int]]:
+    size = min(512, max(1, SCORES_IN_MEMORY // n_docs))
+    return [(start, min(start + size, n_queries)) for start in range(0, n_queries, size)]
+
+
+def _embeddings(query_emb: FloatArray, doc_emb: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    queries, docs = _checked(query_emb, "query"), _checked(doc_emb, "passage")
+    if queries.shape[1] != docs.shape[1]:
+        raise InputError(f"queries have {queries.shape[1]} dimensions, passages {docs.shape[1]}; encode both with one model")
+    return queries, docs
+
+
+def _checked(emb: FloatArray, what: str) -> NDArray[np.float32]:
+    vectors = np.asarray(emb, dtype=np.float32)
+    if vectors.ndim != 2 or not vectors.size:
+        raise InputError(f"{what} embeddings have shape {vectors.shape}; (n, dim) with n and dim of at least 1 is needed")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{what} embedding in row {int(np.argmin(finite))} holds NaN or infinity; encode that text again")
+    nonzero = vectors.any(axis=1)
+    if not nonzero.all():
+        raise InputError(
+            f"{what} embedding in row {int(np.argmin(nonzero))} is all zeros and has no direction; encode that text again"
+        )
+    return vectors
+
+
+def _check_codes(langs: IntArray, n_docs: int) -> NDArray[np.int64]:
+    """Return the passages per language code."""
+    if langs.shape != (n_docs,) or not np.issubdtype(langs.dtype, np.integer):
+        raise InputError(f"language codes have shape {langs.shape} and type {langs.dtype}; ({n_docs},) integers are needed")
+    if langs.min() < 0:
+        raise InputError(f"language code of passage {int(langs.argmin())} is {langs.min()}; codes are 0, 1, ...")
+    pool_sizes = np.bincount(langs)
+    if not pool_sizes.all():
+        raise InputError(
+            f"empty pool: no passage has language code {int(np.argmin(pool_sizes))}; number the languages without gaps"
+        )
+    return pool_sizes
+
+
+def _check_judgements(query_index: IntArray, doc_index: IntArray, n_queries: int, n_docs: int) -> None:
+    if query_index.ndim != 1 or query_index.shape != doc_index.shape:
+        raise InputError(
+            f"judgements: {query_index.shape} query rows and {doc_index.shape} passage rows; two equal lists are needed"
+        )
+    for index, n, what in ((query_index, n_queries, "query"), (doc_index, n_docs, "passage")):
+        outside = (index < 0) | (index >= n)
+        if outside.any():
+            raise InputError(f"a judgement names {what} row {index[outside.argmax()]}; the rows are 0 to {n - 1}")
+    judged = np.zeros(n_queries, dtype=bool)
+    judged[query_index] = True
+    if not judged.all():
+        raise InputError(f"the query in row {int(np.argmin(judged))} has no relevant passage; drop it or judge it")
+    keys = np.sort(query_index.astype(np.int64) * n_docs + doc_index)
+    repeated = keys[1:][keys[1:] == keys[:-1]]
+    if repeated.size:
+        query, doc = divmod(int(repeated[0]), n_docs)
+        raise InputError(f"passage row {doc} is judged twice for query row {query}; give each judgement once")
