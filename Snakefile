@@ -1,0 +1,155 @@
+# The study as a graph: data -> train (strategy, seed) -> evaluate (model, task) -> notebooks -> report.
+# `xir study` starts it with the profile, the build folder and the repository; see xir_lib/graph.py.
+import base64
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+from xir_lib.graph import code_digest
+from xir_lib.study import load_study
+
+PARAMS = config["params"]
+BUILD = Path(config["build"])
+REPO = Path(workflow.basedir)
+STUDY = load_study(PARAMS)
+TRAINED = [run for run in STUDY.runs if run not in ("none", "untrained")]
+TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
+READERS = ["03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims"]
+FITTED = "centring" in STUDY.rivals
+
+
+def notebook(name, parameters):
+    """Run one notebook with papermill; parameters travel as base64 YAML, which keeps their types."""
+    values = base64.b64encode(yaml.safe_dump(parameters, sort_keys=True).encode()).decode()
+    return f"{sys.executable} -m papermill --log-level WARNING --cwd {REPO / 'notebooks'} -b {values} {REPO / 'notebooks' / name}.ipynb"
+
+
+def model(run):
+    """What `xir evaluate --model` gets."""
+    special = {"none": STUDY.encoder, "untrained": f"untrained:{STUDY.encoder}"}
+    return special.get(run, str(BUILD / "models" / run))
+
+
+def evaluate_options(run, task):
+    """The command line of one evaluation, rivals included; the untrained encoder is only scored as it is."""
+    evaluation = TASKS[task]
+    options = [f"--model {model(run)}", f"--task {BUILD / 'data' / 'tasks' / task}"]
+    if FITTED:
+        options += ["--rival centring", *(f"--fit-on {BUILD / 'data' / 'tasks' / name}" for name in evaluation.fit_on)]
+        options += [f"--fit-texts {evaluation.fit_texts}"] if evaluation.fit_texts else []
+    return " ".join(options)
+
+
+wildcard_constraints:
+    run="|".join(STUDY.runs),
+    task="|".join(TASKS),
+    reader="|".join(READERS),
+
+
+rule all:
+    input:
+        BUILD / "report" / "index.html",
+
+
+rule prepare:
+    input:
+        REPO / "notebooks" / "01_data_preparation.ipynb",
+    output:
+        BUILD / "notebooks" / "01_data_preparation.ipynb",
+        BUILD / "data" / "train.arrow",
+        BUILD / "data" / "held_out.arrow",
+        BUILD / "data" / "summary.json",
+        directory(expand(BUILD / "data" / "tasks" / "{task}", task=sorted({*TASKS, *(n for e in TASKS.values() for n in e.fit_on)}))),
+    params:
+        parameters=json.dumps({"data": STUDY.data.model_dump(), "evaluations": [e.model_dump() for e in STUDY.evaluations]}, sort_keys=True),
+        code=code_digest("corpora", "data"),
+    shell:
+        notebook("01_data_preparation", {"params_file": str(Path(PARAMS).resolve()), "out": str(BUILD / "data")}) + " {output[0]}"
+
+
+# The model's folder is no declared output: Snakemake deletes outputs before a job, and a finished model of the same
+# encoder, pairs and settings is kept by `training.train` itself.
+rule train:
+    input:
+        REPO / "notebooks" / "02_train_strategy.ipynb",
+        BUILD / "data" / "train.arrow",
+        BUILD / "data" / "held_out.arrow",
+    output:
+        BUILD / "notebooks" / "02_train_strategy-{run}.ipynb",
+    params:
+        settings=lambda w: json.dumps([STUDY.encoder, settings_of(w.run)], sort_keys=True),
+        code=code_digest("training.py", "training_data.py", "samplers.py", "encoders.py", "bundled.py"),
+        command=lambda w: notebook(
+            "02_train_strategy",
+            {
+                **settings_of(w.run),
+                "encoder": STUDY.encoder,
+                "pairs_file": str(BUILD / "data" / "train.arrow"),
+                "held_out_file": str(BUILD / "data" / "held_out.arrow"),
+                "out": str(BUILD / "models" / w.run),
+            },
+        ),
+    shell:
+        "{params.command} {output}"
+
+
+def settings_of(run):
+    strategy, seed = run.rsplit("-s", 1)
+    return STUDY.settings(strategy, int(seed)).model_dump()
+
+
+rule evaluate:
+    input:
+        lambda w: [BUILD / "notebooks" / f"02_train_strategy-{w.run}.ipynb"] if w.run in TRAINED else [],
+        lambda w: [BUILD / "data" / "tasks" / name for name in [w.task, *TASKS[w.task].fit_on]],
+    output:
+        BUILD / "evaluations" / "{run}" / "{task}" / "metrics.json",
+        [BUILD / "evaluations" / "{run}" / "{task}" / "centring" / "metrics.json"] if FITTED else [],
+    params:
+        options=lambda w: evaluate_options(w.run, w.task),
+        cache=BUILD / "embeddings",
+        code=code_digest("evaluation.py", "retrieval.py", "metrics.py", "bias.py", "rivals.py", "encoders.py", "bundled.py"),
+    shell:
+        "{sys.executable} -m xir_lib evaluate {params.options} --cache {params.cache} --out $(dirname {output[0]})"
+
+
+rule collect:
+    input:
+        expand(BUILD / "evaluations" / "{run}" / "{task}" / "metrics.json", run=STUDY.runs, task=list(TASKS)),
+        BUILD / "data" / "summary.json",
+    output:
+        expand(BUILD / "results" / "{name}", name=["study.json", "runs.json", "evaluations.json", "group_sums.parquet"]),
+    params:
+        study=json.dumps(STUDY.model_dump(), sort_keys=True),
+        code=code_digest("study.py"),
+    shell:
+        "{sys.executable} -m xir_lib step collect --params {PARAMS} --build {BUILD}"
+
+
+rule read:
+    input:
+        REPO / "notebooks" / "{reader}.ipynb",
+        rules.collect.output,
+    output:
+        BUILD / "notebooks" / "{reader}.ipynb",
+    params:
+        command=lambda w: notebook(w.reader, {"results": str(BUILD / "results"), "figures": str(BUILD / "figures")}),
+        code=code_digest("report.py", "plots.py", "significance.py"),
+    shell:
+        "{params.command} {output}"
+
+
+rule report:
+    input:
+        rules.prepare.output[0],
+        expand(BUILD / "notebooks" / "02_train_strategy-{run}.ipynb", run=TRAINED),
+        expand(BUILD / "notebooks" / "{reader}.ipynb", reader=READERS),
+        rules.collect.output,
+    output:
+        BUILD / "report" / "index.html",
+    params:
+        code=code_digest("report.py", "plots.py", "significance.py"),
+    shell:
+        "{sys.executable} -m xir_lib step report --params {PARAMS} --build {BUILD}"

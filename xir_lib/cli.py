@@ -1,0 +1,234 @@
+"""The command `xir`: thin calls of the library, one line and exit code 2 for bad input."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from xir_lib.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Hybrid batch training, measured."
+)
+data = typer.Typer(no_args_is_help=True, help="List, download, check and build the data sets.")
+app.add_typer(data, name="data")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on standard error and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except InputError as error:
+        sys.stderr.write(f"xir: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+
+
+@data.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets: licence, size, and whether they are here."""
+    from xir_lib.corpora.download import list_datasets
+
+    _show(list_datasets(), as_json)
+
+
+@data.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="A name of `xir data list`.")],
+    base_url: Annotated[str | None, typer.Option(help="A mirror in upstream's layout.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds without a byte after which a connection counts as stalled.")] = 30.0,
+) -> None:
+    """Download a data set from upstream, pinned and checked; what is here already is kept."""
+    from xir_lib.corpora.download import get
+
+    typer.echo(f"{name}: complete in {get(name, base_url=base_url, timeout=timeout)}")
+
+
+@data.command("verify")
+def data_verify(name: Annotated[str, typer.Argument(help="A name of `xir data list`.")], as_json: AsJson = False) -> None:
+    """Check the files of a data set against their pinned checksums; exit code 2 if one is missing or wrong."""
+    from xir_lib.corpora.download import verify
+
+    problems = verify(name)
+    if as_json:
+        typer.echo(json.dumps({"name": name, "problems": problems}, indent=1))
+    else:
+        typer.echo("\n".join(problems) or f"{name}: every file is right")
+    if problems:
+        raise typer.Exit(2)
+
+
+@data.command("build")
+def data_build(
+    out: Annotated[Path, typer.Option(help="A new folder for the files.")],
+    languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
+) -> None:
+    """Generate Atlas-QA: the pairs of each split as JSON lines, and a report of what was checked."""
+    from xir_lib.corpora import atlas
+    from xir_lib.paths import atomic_path
+
+    if out.exists():
+        raise InputError(f"{out} exists already; name a new folder")
+    chosen = languages or list(atlas.LANGUAGES)
+    with atomic_path(out) as temporary:
+        temporary.mkdir()
+        for split in ("train", "dev", "test"):
+            rows = atlas.load_pairs(split, chosen).table.to_pylist()
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (temporary / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        report = json.dumps(atlas.report(chosen), indent=1, ensure_ascii=False) + "\n"
+        (temporary / "report.json").write_text(report, encoding="utf-8")
+    typer.echo(f"Atlas-QA in {len(chosen)} languages: {out}")
+
+
+@app.command()
+def train(
+    params: Params,
+    out: Annotated[Path, typer.Option(help="The model's folder.")],
+    strategy: Annotated[str | None, typer.Option(help="One of the profile's; default its last.")] = None,
+    seed: Annotated[int | None, typer.Option(help="One of the profile's; default its first.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one model of a profile; the folder is an ordinary SentenceTransformer with a run.json."""
+    from xir_lib import training
+    from xir_lib.study import load_study, load_training
+
+    study = load_study(params)
+    settings = study.settings(strategy or study.strategies[-1], study.seeds[0] if seed is None else seed)
+    pairs, held_out = load_training(study.data)
+    run = training.train(study.encoder, pairs, settings, out, held_out=held_out)
+    if as_json:
+        typer.echo(json.dumps(run, indent=1))
+    else:
+        typer.echo(f"{settings.strategy}, seed {settings.seed}: {settings.steps} steps in {run['seconds']:.0f} s, {out}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
+    task: Annotated[str, typer.Option(help="xquad-r, mlqa-r, atlas-qa, or the folder of a saved task.")],
+    out: Annotated[Path, typer.Option(help="The folder of metrics.json and per_query.parquet.")],
+    languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
+    rivals: Annotated[
+        list[str] | None, typer.Option("--rival", help="Also score `centring`, into OUT/centring.", show_default=False)
+    ] = None,
+    fit_on: Annotated[
+        list[str] | None, typer.Option(help="Tasks whose texts give the means; the first with a language counts.")
+    ] = None,
+    fit_texts: Annotated[int | None, typer.Option(min=1, help="Texts per language and role for the means.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    trec_run: Annotated[int, typer.Option(min=0, help="Also write the top K of the multilingual pool as run.trec.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
+    from xir_lib.evaluation import RIVALS, Encoder
+    from xir_lib.evaluation import evaluate as run_evaluation
+    from xir_lib.study import load_task
+
+    for rival in rivals or []:
+        if rival not in RIVALS:
+            raise InputError(f"unknown rival {rival!r}; use {' or '.join(RIVALS)}")
+    if "centring" in (rivals or []) and not fit_on:
+        raise InputError(
+            "centring needs texts for its means; give --fit-on with another task such as xquad-r or atlas-qa-train"
+        )
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder")
+    judged = load_task(task, languages)
+    sources = [load_task(name) for name in fit_on or []]
+    encoder = Encoder(model, cache=cache)
+    results = []
+    for rival in ["none", *(rival for rival in rivals or [] if rival != "none")]:
+        folder = out if rival == "none" else out / rival
+        results.append(
+            run_evaluation(encoder, judged, folder, rival=rival, fit_on=sources, fit_texts=fit_texts, trec_run=trec_run)
+        )
+    if as_json:
+        typer.echo(json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False))
+        return
+    for result in results:
+        rows = [{"setting": key, **{m: f"{v:.3f}" for m, v in value.items()}} for key, value in result["settings"].items()]
+        _show(rows, False, title=f"{model} on {result['task']}, rival {result['config']['rival']}")
+        distance = result["bias"]["rank_distance"]
+        ceiling = ", ".join(f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items())
+        typer.echo(
+            f"rank distance {distance['mean']:.0f} (ideal {distance['ideal']:.0f}, random {distance['random']:.0f}); "
+            f"no ranking exceeds {ceiling} in the multilingual setting"
+        )
+
+
+@app.command()
+def compare(
+    dir_a: Annotated[Path, typer.Argument(help="An output folder of xir evaluate.")],
+    dir_b: Annotated[Path, typer.Argument(help="Another, of the same task.")],
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Fixes the resamples.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations: differences A - B with 95 % intervals over groups, and Holm-adjusted p-values."""
+    from xir_lib.report import compare_evaluations
+
+    table = compare_evaluations(dir_a, dir_b, n_resamples=resamples, seed=seed)
+    _show(json.loads(table.to_json(orient="records")), as_json, title=f"{dir_a} minus {dir_b}")
+
+
+@app.command()
+def study(
+    params: Params,
+    jobs: Annotated[int, typer.Option(min=1, help="Steps at the same time; each computes on one core.")] = 1,
+    build: Annotated[Path | None, typer.Option(help="Default: build/PROFILE in the repository.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Run a profile from data to report; only what is missing or changed is done."""
+    from xir_lib.graph import run_graph
+
+    index = run_graph(params, build=build, jobs=jobs, dry_run=dry_run)
+    if not dry_run:
+        typer.echo(f"The report: {index}")
+
+
+@app.command()
+def publish(params: Params, build: Annotated[Path | None, typer.Option(help="Default: build/PROFILE.")] = None) -> None:
+    """Copy a finished profile's results and figures into figures/PROFILE, to be committed."""
+    from xir_lib.graph import publish as publish_profile
+
+    typer.echo(f"Copied to {publish_profile(params, build=build)}")
+
+
+@app.command(hidden=True)
+def step(
+    name: Annotated[str, typer.Argument(help="collect or report.")],
+    params: Params,
+    build: Annotated[Path, typer.Option(help="The profile's build folder.")],
+) -> None:
+    """Run one step of the Snakefile that has no notebook."""
+    from xir_lib import report
+    from xir_lib.study import collect, load_study
+
+    profile = load_study(params)
+    if name == "collect":
+        collect(profile, build, build / "results")
+    elif name == "report":
+        report.write_report(profile, build)
+    else:
+        raise InputError(f"unknown step {name!r}; use collect or report")
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, title: str | None = None) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(str(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)

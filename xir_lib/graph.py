@@ -1,0 +1,77 @@
+"""Start the Snakefile for a profile, one start at a time, and copy a finished profile's results to be committed."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from xir_lib.errors import InputError
+from xir_lib.paths import REPO, atomic_path, require
+from xir_lib.study import load_study
+
+SNAKEFILE = REPO / "Snakefile"
+
+
+def run_graph(params: Path, *, build: Path | None = None, jobs: int = 1, dry_run: bool = False) -> Path:
+    """Run a profile's graph and return the report's path; a second start on the same build folder is refused.
+
+    Each job computes on one core, so that `jobs` of them do not fight over threads and the numbers do not depend on
+    their count. After a kill the lock is free again, half-made outputs are redone, finished ones kept.
+    """
+    study = load_study(params)
+    require(SNAKEFILE, "`xir study` runs inside a clone of the repository")
+    build = (build or REPO / "build" / study.profile).resolve()
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another run works in {build}; wait for it or choose another --build") from None
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(build)]
+        command += [
+            "--cores",
+            str(jobs),
+            "--nolock",
+            "--rerun-incomplete",
+            "--quiet",
+            "rules",
+            *(["--dry-run"] if dry_run else []),
+        ]
+        command += ["--config", f"params={Path(params).resolve()}", f"build={build}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1"}
+        # The lock's descriptor goes down, so that the lock lives as long as the graph does if this process is killed.
+        done = subprocess.run(command, env=environment, pass_fds=[lock.fileno()], check=False)
+    if done.returncode:
+        raise InputError(
+            f"the study stopped (snakemake's exit code {done.returncode}); the message is above, logs are in {build}"
+        )
+    return build / "report" / "index.html"
+
+
+def publish(params: Path, *, build: Path | None = None) -> Path:
+    """Copy results, figures and the runs' settings of a finished profile into `figures/PROFILE`, replacing what is there."""
+    study = load_study(params)
+    build = build or REPO / "build" / study.profile
+    require(build / "report" / "index.html", f"run `xir study --params {params}` first")
+    target = REPO / "figures" / study.profile
+    with atomic_path(target) as temporary:
+        shutil.copytree(build / "figures", temporary)
+        shutil.copytree(build / "results", temporary / "results")
+        shutil.rmtree(target, ignore_errors=True)
+    return target
+
+
+@cache
+def code_digest(*names: str) -> str:
+    """Return a digest of modules or folders of the package: what a rule's result depends on besides its inputs."""
+    digest = hashlib.sha256()
+    for name in names:
+        path = REPO / "xir_lib" / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix in (".py", ".yaml", ".csv"):
+                digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,213 @@
+"""The study's typed parameters, and the steps that the Snakefile and the notebooks call.
+
+A profile (`params/*.yaml`) is one `Study`. Its steps are files in a build folder: `prepare` writes the training
+pairs and the tasks, `training.train` a model per run, `evaluation.evaluate` its scores, `collect` gathers them
+into the small tables from which every figure, table and claim is computed without a model.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from xir_lib.corpora import lareqa, mlqa
+from xir_lib.corpora.records import PairTable, RetrievalTask
+from xir_lib.corpora.splits import pair_counts, split_by_group
+from xir_lib.errors import InputError
+from xir_lib.paths import atomic_path, require
+from xir_lib.training import TrainSettings, parse_strategy, write_json
+
+TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainData(_Strict):
+    """Which pairs are trained on, and which are held out of them."""
+
+    source: Literal["atlas-qa", "mlqa-core"]
+    languages: list[str]
+    held_out_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the ids held out, by group; Atlas-QA uses its dev split"
+    )
+    split_seed: int = 0
+
+
+class Evaluation(_Strict):
+    """One task, and where the means of the centring rival come from."""
+
+    task: str
+    languages: list[str] | None = None
+    fit_on: list[str] = []
+    fit_texts: int | None = Field(None, gt=0, description="texts per language and role for the means")
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in TASKS:
+            raise InputError(f"unknown task {value!r}; use {', '.join(TASKS)}")
+        return value
+
+
+class Study(_Strict):
+    """Everything a profile decides. Names are those of the YAML file; unknown ones are refused."""
+
+    profile: str
+    encoder: str
+    data: TrainData
+    strategies: list[str]
+    seeds: list[int]
+    train: dict[str, Any] = Field(description="the remaining TrainSettings, the same for every strategy")
+    evaluations: list[Evaluation]
+    rivals: list[Literal["none", "centring"]] = ["none", "centring"]
+    untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
+    resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
+    report_seed: int = 0
+
+    @field_validator("strategies")
+    @classmethod
+    def _strategies(cls, value: list[str]) -> list[str]:
+        for name in value:
+            parse_strategy(name)
+        return value
+
+    def settings(self, strategy: str, seed: int) -> TrainSettings:
+        """Return the settings of one training run."""
+        return TrainSettings(strategy=strategy, seed=seed, **self.train)
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of all models that are scored: `none`, perhaps `untrained`, then `STRATEGY-sSEED`."""
+        trained = [f"{strategy}-s{seed}" for strategy in self.strategies for seed in self.seeds]
+        return ["none", *(["untrained"] if self.untrained else []), *trained]
+
+
+class Results(NamedTuple):
+    """What `collect` gathered: one record per model, one per evaluation, and the sums per group."""
+
+    study: Study
+    runs: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    group_sums: pd.DataFrame
+
+
+def load_study(path: Path) -> Study:
+    """Read a profile; a wrong name or value is refused in one line."""
+    path = require(Path(path), "give a profile such as params/demo.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise InputError(f"{path} holds {type(values).__name__}; a profile is a mapping such as params/demo.yaml")
+        study = Study(**values)
+        for strategy in study.strategies:
+            study.settings(strategy, 0)
+        return study
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """Turn pydantic's report into one line: where, what is wrong, what arrived."""
+    first = error.errors()[0]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    where = ".".join(map(str, first["loc"])) or "value"
+    return f"{where}: {first['msg']}, got {str(first['input'])[:60]!r}{more}"
+
+
+def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
+    """Return a task by name (`TASKS`) or from a folder that `RetrievalTask.save` wrote."""
+    if name in ("xquad-r", "mlqa-r"):
+        return lareqa.load_task(name, languages)
+    if name in TASKS:
+        from xir_lib.corpora import atlas
+
+        return atlas.load_task(name.removeprefix("atlas-qa").removeprefix("-") or "test", languages)
+    if Path(name).is_dir():
+        if languages is not None:
+            raise InputError(f"languages cannot be chosen for a saved task, {name}; save it with fewer")
+        return RetrievalTask.load(Path(name))
+    raise InputError(f"unknown task {name!r}; use {', '.join(TASKS)} or the folder of a saved task")
+
+
+def load_training(data: TrainData) -> tuple[PairTable, PairTable]:
+    """Return the pairs to train on and those held out, by group."""
+    if data.source == "atlas-qa":
+        from xir_lib.corpora import atlas
+
+        return atlas.load_pairs("train", data.languages), atlas.load_pairs("dev", data.languages)
+    pairs = mlqa.core(mlqa.load_pairs(), data.languages, query_langs=data.languages)
+    return split_by_group(pairs, data.held_out_share, data.split_seed)
+
+
+def prepare(study: Study, folder: Path) -> dict[str, Any]:
+    """Write `train.arrow`, `held_out.arrow`, `tasks/NAME/` and `summary.json`; return the summary's counts."""
+    folder = Path(folder)
+    train, held_out = load_training(study.data)
+    summary: dict[str, Any] = {"train": pair_counts(train), "held_out": pair_counts(held_out), "tasks": {}}
+    train.save(folder / "train.arrow")
+    held_out.save(folder / "held_out.arrow")
+    wanted: dict[str, list[str] | None] = {name: None for evaluation in study.evaluations for name in evaluation.fit_on}
+    wanted |= {evaluation.task: evaluation.languages for evaluation in study.evaluations}
+    for name, languages in wanted.items():
+        task = load_task(name, languages or (study.data.languages if name.startswith("atlas") else None))
+        target = folder / "tasks" / name
+        shutil.rmtree(target, ignore_errors=True)
+        task.save(target)
+        summary["tasks"][name] = {
+            "languages": task.languages,
+            "queries": task.queries.num_rows,
+            "ids": len(task.queries["pair_id"].unique()),
+            "passages": task.passages.num_rows,
+            "judgements": task.qrels.num_rows,
+        }
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def evaluation_folders(study: Study, build: Path) -> dict[tuple[str, str, str], Path]:
+    """Return the folder of each (run, task, rival); a rival's lies inside that of the plain evaluation."""
+    return {
+        (run, evaluation.task, rival): build / "evaluations" / run / evaluation.task / ("" if rival == "none" else rival)
+        for run in study.runs
+        for evaluation in study.evaluations
+        for rival in study.rivals
+    }
+
+
+def collect(study: Study, build: Path, out: Path) -> None:
+    """Gather the results of all runs into `study.json`, `runs.json`, `evaluations.json` and `group_sums.parquet`."""
+    build, out = Path(build), Path(out)
+    evaluations, sums = [], []
+    for (run, task, rival), folder in evaluation_folders(study, build).items():
+        metrics = require(folder / "metrics.json", "run the evaluation step first")
+        key = {"run": run, "strategy": run.rsplit("-s", 1)[0], "task": task, "rival": rival}
+        evaluations.append({**key, **json.loads(metrics.read_text(encoding="utf-8"))})
+        sums.append(pd.read_parquet(folder / "group_sums.parquet").assign(**key))
+    trained = [build / "models" / run / "run.json" for run in study.runs if run not in ("none", "untrained")]
+    table = pd.concat(sums, ignore_index=True)
+    for column in table.columns.difference(["n", "total"]):
+        table[column] = table[column].astype("category")
+    with atomic_path(out) as temporary:
+        shutil.rmtree(out, ignore_errors=True)
+        temporary.mkdir()
+        write_json(temporary / "study.json", study.model_dump())
+        write_json(temporary / "runs.json", [json.loads(path.read_text(encoding="utf-8")) for path in trained])
+        write_json(temporary / "evaluations.json", evaluations)
+        table.astype({"n": "int32"}).to_parquet(temporary / "group_sums.parquet", index=False, compression="zstd")
+
+
+def load_results(folder: Path) -> Results:
+    """Read what `collect` wrote."""
+    folder = require(Path(folder), "run `make study` first, or name a folder under figures/")
+    read = {
+        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("study", "runs", "evaluations")
+    }
+    return Results(Study(**read["study"]), read["runs"], read["evaluations"], pd.read_parquet(folder / "group_sums.parquet"))
