@@ -18,6 +18,8 @@ app = typer.Typer(
 data = typer.Typer(no_args_is_help=True, help="List, download, check and build the data sets.")
 app.add_typer(data, name="data")
 
+UsageError = typer.BadParameter.__bases__[0]  # typer carries its own click and does not export the class
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
 
@@ -26,10 +28,14 @@ def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except UsageError as error:  # a wrong option; without any argument the help was printed
+        message = error.format_message()
+        if message:
+            sys.stderr.write(f"xir: {message} See xir --help.\n")
     except InputError as error:
         sys.stderr.write(f"xir: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+    sys.exit(2)
 
 
 @data.command("list")
@@ -37,7 +43,11 @@ def data_list(as_json: AsJson = False) -> None:
     """List the data sets: licence, size, and whether they are here."""
     from xir_lib.corpora.download import list_datasets
 
-    _show(list_datasets(), as_json)
+    rows = list_datasets()
+    if not as_json:
+        short = ("name", "status", "licence", "folder")
+        rows = [{**{key: row[key] for key in short}, "MB": row["download_size"] / 1e6} for row in rows]
+    _show(rows, as_json)
 
 
 @data.command("get")

@@ -78,8 +78,11 @@ class Study(_Strict):
         return value
 
     def settings(self, strategy: str, seed: int) -> TrainSettings:
-        """Return the settings of one training run."""
-        return TrainSettings(strategy=strategy, seed=seed, **self.train)
+        """Return the settings of one training run; a wrong value is refused in one line."""
+        try:
+            return TrainSettings(strategy=strategy, seed=seed, **self.train)
+        except ValidationError as error:
+            raise InputError(f"training: {explain(error)}") from error
 
     @property
     def runs(self) -> list[str]:
@@ -154,10 +157,12 @@ def prepare(study: Study, folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"train": pair_counts(train), "held_out": pair_counts(held_out), "tasks": {}}
     train.save(folder / "train.arrow")
     held_out.save(folder / "held_out.arrow")
-    wanted: dict[str, list[str] | None] = {name: None for evaluation in study.evaluations for name in evaluation.fit_on}
+    wanted: dict[str, list[str] | None] = {}
+    for evaluation in study.evaluations:
+        wanted |= {name: evaluation.languages if name.startswith("atlas") else None for name in evaluation.fit_on}
     wanted |= {evaluation.task: evaluation.languages for evaluation in study.evaluations}
     for name, languages in wanted.items():
-        task = load_task(name, languages or (study.data.languages if name.startswith("atlas") else None))
+        task = load_task(name, languages)
         target = folder / "tasks" / name
         shutil.rmtree(target, ignore_errors=True)
         task.save(target)
