@@ -1,7 +1,7 @@
 # The study's commands. Each sets up .venv when it is missing or the lock changed.
 PYTHON ?= python3
 PROFILE ?= demo
-JOBS ?= 1
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONUTF8 = 1
@@ -22,7 +22,7 @@ $(VENV)/.installed: requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-study: $(VENV)/.installed  ## run a profile from data to report: make study [PROFILE=demo] [JOBS=1]
+study: $(VENV)/.installed  ## run a profile from data to report: make study [PROFILE=demo] [JOBS=2]
 	$(BIN)/xir study --params params/$(PROFILE).yaml --jobs $(JOBS)
 
 test: lint  ## lint, type check, pytest, and nbval on the committed notebooks

@@ -78,6 +78,8 @@ rule train:
         BUILD / "data" / "held_out.arrow",
     output:
         BUILD / "notebooks" / "02_train_strategy-{run}.ipynb",
+    resources:
+        training=1,
     params:
         settings=lambda w: json.dumps([STUDY.encoder, settings_of(w.run)], sort_keys=True),
         code=code_digest("training.py", "training_data.py", "samplers.py", "encoders.py", "bundled.py"),
@@ -136,7 +138,7 @@ rule read:
         BUILD / "notebooks" / "{reader}.ipynb",
     params:
         command=lambda w: notebook(w.reader, {"results": str(BUILD / "results"), "figures": str(BUILD / "figures")}),
-        code=code_digest("report.py", "plots.py", "significance.py"),
+        code=code_digest("report.py", "tables.py", "claims.py", "plots.py", "significance.py", "data"),
     shell:
         "{params.command} {output}"
 
@@ -150,6 +152,6 @@ rule report:
     output:
         BUILD / "report" / "index.html",
     params:
-        code=code_digest("report.py", "plots.py", "significance.py"),
+        code=code_digest("report.py", "tables.py", "claims.py", "plots.py", "significance.py", "data"),
     shell:
         "{sys.executable} -m xir_lib step report --params {PARAMS} --build {BUILD}"

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from xir_lib import claims, report
+from xir_lib import claims, report, tables
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.study import Results, Study, load_study
+from xir_lib.study import Results, Study, load_results, load_study
 from xir_lib.training import TrainSettings
 
 LANGS = ("en", "sw", "yo")
@@ -138,10 +138,10 @@ def test_the_ledger_judges_both_ways() -> None:
 
 
 def test_sanity_checks_can_fail() -> None:
-    assert report.sanity_checks(made_up(PAPER_LIKE))["passed"].all()
-    failing = report.sanity_checks(made_up(ALL_EQUAL | {"none": level(0.96, 0.6, 0.5)}))
+    assert tables.sanity_checks(made_up(PAPER_LIKE))["passed"].all()
+    failing = tables.sanity_checks(made_up(ALL_EQUAL | {"none": level(0.96, 0.6, 0.5)}))
     assert not failing.set_index("check").loc["none monolingual mAP leaves room", "passed"]
-    same = report.sanity_checks(made_up(ALL_EQUAL))
+    same = tables.sanity_checks(made_up(ALL_EQUAL))
     assert not same.set_index("check").loc["x-y differs from none", "passed"]
 
 
@@ -153,7 +153,7 @@ def test_our_table_stands_beside_the_printed_one() -> None:
     )
     for evaluation in results.evaluations:
         evaluation["task"] = "xquad-r"
-    table = report.beside_paper(results._replace(study=study)).set_index(["strategy", "setting", "measure"])
+    table = tables.beside_paper(results._replace(study=study)).set_index(["strategy", "setting", "measure"])
     row = table.loc["hybrid-0.5", "multilingual", "mAP"]
     assert (row["paper (XLM-R)"], row["paper (LaBSE)"], row["ours (mE5-small)"]) == (0.5927, 0.6817, 0.56)
 
@@ -167,3 +167,14 @@ def test_published_figures_can_be_rebuilt_from_their_folder() -> None:
             assert png.with_suffix(".csv").exists(), png
         for run in json.loads((folder / "results" / "runs.json").read_text()):
             assert {"encoder", "pairs_sha256", "settings", "environment", "realised"} <= run.keys()
+
+
+def test_every_number_of_the_readme_s_blocks_is_that_of_the_committed_results() -> None:
+    text = (REPO / "README.md").read_text()
+    for profile in re.findall(r"<!-- (\w+) findings -->", text):
+        if not (REPO / "figures" / profile).exists():
+            assert f"<!-- {profile} findings -->\n<!-- end -->" in text  # no numbers without their results
+            continue
+        blocks = report.readme_blocks(load_results(REPO / "figures" / profile / "results"))
+        assert report.fill_readme(text, profile, blocks) == text
+        assert report.fill_readme(text, profile, {"findings": "other"}) != text

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from xir_lib.bias import RANK_DISTANCE
-from xir_lib.report import HYBRID, PAPER_NAMES, PAPER_STRATEGIES, comparisons, published
 from xir_lib.study import Results
+from xir_lib.tables import HYBRID, PAPER_NAMES, PAPER_STRATEGIES, comparisons, published
 
 MARGIN = 0.01  # mAP; declared before any run
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decidable here"

@@ -18,7 +18,7 @@ app = typer.Typer(
 data = typer.Typer(no_args_is_help=True, help="List, download, check and build the data sets.")
 app.add_typer(data, name="data")
 
-UsageError = typer.BadParameter.__bases__[0]  # typer carries its own click and does not export the class
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer carries its own click and does not export the class
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
@@ -30,7 +30,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except UsageError as error:  # a wrong option; without any argument the help was printed
-        message = error.format_message()
+        message = error.format_message()  # type: ignore[attr-defined]
         if message:
             sys.stderr.write(f"xir: {message} See xir --help.\n")
     except InputError as error:
@@ -184,7 +184,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluations: differences A - B with 95 % intervals over groups, and Holm-adjusted p-values."""
-    from xir_lib.report import compare_evaluations
+    from xir_lib.tables import compare_evaluations
 
     table = compare_evaluations(dir_a, dir_b, n_resamples=resamples, seed=seed)
     _show(json.loads(table.to_json(orient="records")), as_json, title=f"{dir_a} minus {dir_b}")
@@ -193,7 +193,7 @@ def compare(
 @app.command()
 def study(
     params: Params,
-    jobs: Annotated[int, typer.Option(min=1, help="Steps at the same time; each computes on one core.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Steps at the same time; each computes on one core.")] = 2,
     build: Annotated[Path | None, typer.Option(help="Default: build/PROFILE in the repository.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:

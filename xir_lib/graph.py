@@ -11,16 +11,18 @@ from pathlib import Path
 
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, require
-from xir_lib.study import load_study
+from xir_lib.report import fill_readme, readme_blocks
+from xir_lib.study import load_results, load_study
 
 SNAKEFILE = REPO / "Snakefile"
 
 
-def run_graph(params: Path, *, build: Path | None = None, jobs: int = 1, dry_run: bool = False) -> Path:
+def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run: bool = False) -> Path:
     """Run a profile's graph and return the report's path; a second start on the same build folder is refused.
 
     Each job computes on one core, so that `jobs` of them do not fight over threads and the numbers do not depend on
-    their count. After a kill the lock is free again, half-made outputs are redone, finished ones kept.
+    their count; one training runs at a time, since it takes gigabytes. After a kill the lock is free again, half-made
+    outputs are redone and finished ones kept.
     """
     study = load_study(params)
     require(SNAKEFILE, "`xir study` runs inside a clone of the repository")
@@ -53,7 +55,7 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 1, dry_run
 
 
 def publish(params: Path, *, build: Path | None = None) -> Path:
-    """Copy results, figures and the runs' settings of a finished profile into `figures/PROFILE`, replacing what is there."""
+    """Copy results and figures of a finished profile into `figures/PROFILE`, and its numbers into the README's blocks."""
     study = load_study(params)
     build = build or REPO / "build" / study.profile
     require(build / "report" / "index.html", f"run `xir study --params {params}` first")
@@ -62,6 +64,10 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
         shutil.copytree(build / "figures", temporary)
         shutil.copytree(build / "results", temporary / "results")
         shutil.rmtree(target, ignore_errors=True)
+    readme = REPO / "README.md"
+    with atomic_path(readme) as temporary:
+        blocks = readme_blocks(load_results(target / "results"))
+        temporary.write_text(fill_readme(readme.read_text(encoding="utf-8"), study.profile, blocks), encoding="utf-8")
     return target
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from xir_lib.metrics import SETTINGS
 from xir_lib.paths import atomic_path
-from xir_lib.report import save_table
+from xir_lib.tables import save_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +55,7 @@ def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
         _differences(row[3], family[(family["task"] == task) & (family["measure"] == "mAP")])
     handles = [plt.Line2D([], [], marker="o", ls="", color="#555555", mfc=mfc, ms=8, mew=1.6) for mfc in ("#555555", "white")]
     figure.legend(handles, ["as trained", "with mean centring"], loc="upper left", ncols=2, frameon=False)
+    figure.legend(*axes[0, 3].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
     return figure
 
@@ -67,15 +68,17 @@ def _differences(axis: "Axes", table: pd.DataFrame) -> None:
         colour, marker = _style(other)
         y = [i + 0.28 * (offset - (len(others) - 1) / 2) for i in range(len(SETTINGS))]
         errors = [part["difference"] - part["low"], part["high"] - part["difference"]]
-        axis.errorbar(part["difference"], y, xerr=errors, fmt=marker, color=colour, capsize=3, label=f"minus {other}")
+        axis.errorbar(part["difference"], y, xerr=errors, fmt=marker, color=colour, capsize=3, label=f"hybrid minus {other}")
     axis.axvline(0, color="#999999", lw=1, zorder=0)
     axis.set(
-        title="hybrid minus a pure strategy\n(95 % interval)", xlabel="difference in mAP", ylim=(2.6, -0.6), yticks=range(3)
+        title=f"{table['task'].iloc[0]}: hybrid minus\na pure strategy (95 % interval)",
+        xlabel="difference in mAP",
+        ylim=(2.6, -0.6),
+        yticks=range(3),
     )
     axis.set_yticklabels(SETTINGS)
     axis.yaxis.tick_right()
     axis.locator_params(axis="x", nbins=5)
-    axis.legend(frameon=False, fontsize=8, loc="lower center", ncols=2)
 
 
 def pair_heatmaps(cells: pd.DataFrame, languages: Sequence[str]) -> "Figure":

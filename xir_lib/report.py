@@ -1,120 +1,18 @@
-"""Tables and findings out of collected results, and the HTML report around the executed notebooks.
-
-Everything here is a function of what `study.collect` wrote: no model, no typed-in number. Seeds of a strategy
-are averaged before a test over groups, so an interval speaks of other questions, not of other training runs.
-"""
+"""What a reader sees first: the findings in sentences, the HTML report around the notebooks, the README's numbers."""
 
 import base64
 import html
+import re
 import shutil
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import pandas as pd
 
-from xir_lib.bias import RANK_DISTANCE
-from xir_lib.errors import InputError
-from xir_lib.metrics import CELL, SETTINGS, random_average_precision
-from xir_lib.paths import atomic_path, require
-from xir_lib.significance import compare, holm
+from xir_lib.paths import atomic_path
 from xir_lib.study import Results, Study, load_results
-
-PAPER_NAMES = {"xquad-r": "XQuAD-R", "mlqa-r": "MLQA-R"}
-PAPER_STRATEGIES = {"x-x-mono": "x_x_mono", "x-y": "x_y", "hybrid-0.5": "hybrid"}
-HYBRID = "hybrid-0.5"
-
-
-def scores(results: Results) -> pd.DataFrame:
-    """Return one row per (task, strategy, rival, setting, measure): value, and lowest and highest over seeds."""
-    rows = [
-        {
-            "task": e["task"],
-            "strategy": e["strategy"],
-            "rival": e["rival"],
-            "setting": setting,
-            "measure": measure,
-            "value": value,
-        }
-        for e in results.evaluations
-        for setting, measures in [*e["settings"].items(), ("multilingual", {RANK_DISTANCE: e["bias"]["rank_distance"]["mean"]})]
-        for measure, value in measures.items()
-    ]
-    keys = ["task", "strategy", "rival", "setting", "measure"]
-    grouped = pd.DataFrame(rows).groupby(keys, sort=False)["value"]
-    return grouped.agg(value="mean", low="min", high="max", seeds="count").reset_index()
-
-
-def main_table(results: Results, task: str) -> pd.DataFrame:
-    """Return the study's table for one task: strategy and free fix in rows, the three settings and the bias in columns."""
-    table = scores(results).query("task == @task and strategy != 'untrained'")
-    wanted = [(setting, "mAP") for setting in SETTINGS] + [("multilingual", "R@10"), ("multilingual", RANK_DISTANCE)]
-    wide = table.pivot_table(
-        index=["strategy", "rival"], columns=["setting", "measure"], values="value", observed=True, sort=False
-    )
-    wide = wide[wanted]
-    wide.columns = [*(f"{setting} mAP" for setting in SETTINGS), "multilingual R@10", "rank distance"]
-    return wide.reset_index()
-
-
-def group_sums(results: Results, task: str, strategy: str, rival: str) -> pd.DataFrame:
-    """Return the sums per group of a strategy, averaged over its seeds."""
-    sums = results.group_sums
-    mine = sums[(sums["task"] == task) & (sums["strategy"] == strategy) & (sums["rival"] == rival)]
-    if mine.empty:
-        raise InputError(f"no results of {strategy!r} with rival {rival!r} on {task!r}; run the profile that has them")
-    return mine.groupby(["group", *CELL, "measure"], observed=True, sort=True)[["n", "total"]].mean().reset_index()
-
-
-def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]]) -> pd.DataFrame:
-    """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and rank distance.
-
-    Columns: task, a, b, setting, measure, difference (a minus b), low, high, p, groups. Positive is better for mAP,
-    negative for rank distance.
-    """
-    rows = []
-    for evaluation in results.study.evaluations:
-        for a, rival_a, b, rival_b in pairs:
-            sums_a = group_sums(results, evaluation.task, a, rival_a)
-            sums_b = group_sums(results, evaluation.task, b, rival_b)
-            for setting, measure in [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]:
-                result = compare(
-                    sums_a,
-                    sums_b,
-                    setting=setting,
-                    measure=measure,
-                    n_resamples=results.study.resamples,
-                    seed=results.study.report_seed,
-                )
-                key = {"task": evaluation.task, "a": label(a, rival_a), "b": label(b, rival_b), "setting": setting}
-                numbers = {"difference": result.difference, "low": result.low, "high": result.high, "p": result.p}
-                rows.append({**key, "measure": measure, **numbers, "groups": result.n_groups})
-    return pd.DataFrame(rows)
-
-
-def primary_family(results: Results) -> pd.DataFrame:
-    """Compare hybrid with the two pure strategies on every task: the declared family, with Holm-adjusted p-values."""
-    others = [name for name in ("x-x-mono", "x-y") if name in results.study.strategies]
-    if HYBRID not in results.study.strategies or not others:
-        raise InputError(f"the profile trains {', '.join(results.study.strategies)}; {HYBRID} and a pure strategy are needed")
-    table = comparisons(results, [(HYBRID, "none", other, "none") for other in others])
-    return table.assign(p_holm=holm(table["p"]))
-
-
-def against_none(results: Results) -> pd.DataFrame:
-    """Compare every trained strategy, and the free fix, with the off-the-shelf encoder; exploratory, p unadjusted."""
-    pairs = [(strategy, "none", "none", "none") for strategy in results.study.strategies]
-    if "centring" in results.study.rivals:
-        pairs += [("none", "centring", "none", "none")]
-        pairs += [(strategy, "centring", "none", "centring") for strategy in results.study.strategies]
-    return comparisons(results, pairs)
-
-
-def label(strategy: str, rival: str) -> str:
-    """Return the name of a strategy with a free fix, as tables and legends show it."""
-    return strategy if rival == "none" else f"{strategy} + {rival}"
+from xir_lib.tables import beside_paper, main_table, primary_family
 
 
 def findings(results: Results) -> list[str]:
@@ -135,7 +33,7 @@ def findings(results: Results) -> list[str]:
             f"exclude 0, {len(better)} favour the hybrid and {len(clear) - len(better)} the pure strategy ({scope})."
         )
     for evaluation in results.study.evaluations:
-        table = main_table(results, evaluation.task).set_index(["strategy", "rival"])["multilingual mAP"]
+        table = main_table(results, evaluation.task).set_index(["strategy", "free fix"])["multilingual mAP"]
         parts = [f"{table['none', 'none']:.3f} off the shelf"]
         if ("none", "centring") in table:
             parts.append(f"{table['none', 'centring']:.3f} with mean centring, which needs no training")
@@ -148,171 +46,6 @@ def findings(results: Results) -> list[str]:
             parts.append(f"{both.min():.3f} to {both.max():.3f} with both")
         sentences.append(f"Multilingual mAP on {evaluation.task}: {'; '.join(parts)}.")
     return sentences
-
-
-@cache
-def published() -> pd.DataFrame:
-    """Return the paper's printed results (columns table, dataset, encoder, metric, setting, query_lang, then strategies)."""
-    return pd.read_csv(Path(__file__).parent / "data" / "published_results.csv")
-
-
-def beside_paper(results: Results) -> pd.DataFrame:
-    """Put our macro means beside the paper's, for the tasks that it has; encoders and training data differ."""
-    ours = scores(results).query("rival == 'none'")
-    rows = []
-    for evaluation in results.study.evaluations:
-        if evaluation.task not in PAPER_NAMES:
-            continue
-        printed = published().query("dataset == @PAPER_NAMES[@evaluation.task] and query_lang == 'mean'")
-        for setting, measure in [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]:
-            for strategy, column in PAPER_STRATEGIES.items():
-                mine = ours[(ours["task"] == evaluation.task) & (ours["strategy"] == strategy)]
-                mine = mine[(mine["setting"] == setting) & (mine["measure"] == measure)]
-                theirs = printed[(printed["setting"] == setting) & (printed["metric"] == measure)].set_index("encoder")
-                rows.append(
-                    {
-                        "task": evaluation.task,
-                        "setting": setting,
-                        "measure": measure,
-                        "strategy": strategy,
-                        "ours (mE5-small)": mine["value"].iloc[0] if len(mine) else float("nan"),
-                        **{f"paper ({encoder})": theirs.loc[encoder, column] for encoder in ("XLM-R", "LaBSE")},
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def cell_means(results: Results, task: str, rival: str = "none") -> pd.DataFrame:
-    """Return the mean over queries of each (strategy, setting, query_lang, pool, measure), averaged over seeds."""
-    sums = results.group_sums
-    mine = sums[(sums["task"] == task) & (sums["rival"] == rival) & (sums["strategy"] != "untrained")]
-    totals = mine.groupby(["strategy", *CELL, "measure"], observed=True, sort=False)[["n", "total"]].sum()
-    return (totals["total"] / totals["n"]).rename("value").reset_index()
-
-
-def pair_cells(results: Results, task: str) -> pd.DataFrame:
-    """Return mAP by (strategy, query_lang, pool) over the pools of one language."""
-    table = cell_means(results, task)
-    chosen = table[(table["measure"] == "mAP") & (table["setting"] != "multilingual")]
-    return chosen[["strategy", "query_lang", "pool", "value"]].reset_index(drop=True)
-
-
-def language_cells(results: Results, task: str, setting: str, measure: str) -> pd.DataFrame:
-    """Return one measure by (strategy, query_lang) in the monolingual or the multilingual setting."""
-    table = cell_means(results, task)
-    chosen = table[(table["measure"] == measure) & (table["setting"] == setting)]
-    return chosen[["strategy", "query_lang", "value"]].reset_index(drop=True)
-
-
-def bias_bounds(results: Results, task: str) -> dict[str, float]:
-    """Return the rank distance of an ideal and of a random ranking."""
-    distance = next(e for e in results.evaluations if e["task"] == task)["bias"]["rank_distance"]
-    return {"ideal": distance["ideal"], "random": distance["random"]}
-
-
-def bias_table(results: Results) -> pd.DataFrame:
-    """Return per task, strategy and free fix: rank distance (mean, median) and same-language preference, with their bounds."""
-    rows = []
-    for evaluation in results.evaluations:
-        distance, preference = evaluation["bias"]["rank_distance"], evaluation["bias"]["same_language_preference"]
-        numbers = {
-            "rank distance": distance["mean"],
-            "median": distance["median"],
-            "ideal": distance["ideal"],
-            "random": distance["random"],
-            "own language first": preference["mean"],
-            "no preference": preference["no_preference"],
-        }
-        rows.append({"task": evaluation["task"], "strategy": label(evaluation["strategy"], evaluation["rival"]), **numbers})
-    return pd.DataFrame(rows).groupby(["task", "strategy"], sort=False).mean().reset_index()
-
-
-def preference_cells(results: Results, task: str) -> tuple[pd.DataFrame, float]:
-    """Return the same-language preference by (strategy, query_lang), averaged over seeds, and its value without preference."""
-    chosen = [e for e in results.evaluations if e["task"] == task and e["rival"] == "none" and e["strategy"] != "untrained"]
-    rows = [
-        {"strategy": e["strategy"], "query_lang": lang, "value": value}
-        for e in chosen
-        for lang, value in e["bias"]["same_language_preference"]["per_language"].items()
-    ]
-    table = pd.DataFrame(rows).groupby(["strategy", "query_lang"], sort=False)["value"].mean().reset_index()
-    return table, chosen[0]["bias"]["same_language_preference"]["no_preference"]
-
-
-def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> None:
-    """Write `NAME.csv`, atomically; an empty `folder` writes nothing."""
-    if str(folder):
-        with atomic_path(Path(folder) / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-
-
-def sanity_checks(results: Results) -> pd.DataFrame:
-    """Return checks of the whole pipeline that can fail: check, value, bound, passed.
-
-    An untrained encoder ranks across scripts about as a random one does; a trained strategy is not the encoder it
-    started from; the monolingual task leaves room above the off-the-shelf encoder; no mean leaves [0, 1].
-    """
-    table = scores(results)
-    maps = table[table["measure"] == "mAP"].set_index(["task", "strategy", "rival", "setting"])["value"].sort_index()
-    rows: list[dict[str, Any]] = []
-    for evaluation in results.study.evaluations:
-        task = evaluation.task
-        none = maps[task, "none", "none"]
-        if results.study.untrained:
-            random = expected_random(results, task)
-            value = maps[task, "untrained", "none", "multilingual"]
-            rows.append(
-                _check(
-                    task,
-                    "untrained multilingual mAP, at most 10 times random",
-                    value,
-                    10 * random["multilingual"],
-                    value <= 10 * random["multilingual"],
-                )
-            )
-        for strategy in results.study.strategies:
-            gap = max(abs(maps[task, strategy, "none", setting] - none[setting]) for setting in SETTINGS)
-            rows.append(_check(task, f"{strategy} differs from none", gap, 1e-4, gap > 1e-4))
-        rows.append(_check(task, "none monolingual mAP leaves room", none["monolingual"], 0.95, none["monolingual"] < 0.95))
-    rows.append(_check("all", "every mAP lies in [0, 1]", maps.max(), 1.0, bool(maps.between(0, 1).all())))
-    return pd.DataFrame(rows)
-
-
-def expected_random(results: Results, task: str) -> dict[str, float]:
-    """Return the mAP that a random ranking expects in the pool of one language (mean) and of all of them."""
-    evaluation = next(e for e in results.evaluations if e["task"] == task)
-    passages, languages = evaluation["counts"]["passages"], len(evaluation["counts"]["languages"])
-    relevant = round(evaluation["bias"]["rank_distance"]["ideal"]) + 1
-    single = random_average_precision(passages // languages, 1)
-    return {"monolingual": single, "cross-lingual": single, "multilingual": random_average_precision(passages, relevant)}
-
-
-def _check(task: str, check: str, value: float, bound: float, passed: bool) -> dict[str, Any]:
-    return {"task": task, "check": check, "value": value, "bound": bound, "passed": passed}
-
-
-def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Compare two output folders of `xir evaluate` in every setting; the p-values of this table are Holm-adjusted."""
-    sums = [
-        pd.read_parquet(require(Path(d) / "group_sums.parquet", "name a folder that xir evaluate wrote"))
-        for d in (dir_a, dir_b)
-    ]
-    rows = []
-    for setting, measure in [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]:
-        result = compare(*sums, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
-        rows.append(
-            {
-                "setting": setting,
-                "measure": measure,
-                "difference": result.difference,
-                "low": result.low,
-                "high": result.high,
-                "p": result.p,
-                "groups": result.n_groups,
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=holm(table["p"]))
 
 
 def write_report(study: Study, build: Path) -> Path:
@@ -358,6 +91,52 @@ def provenance(results: Results) -> str:
         f"temperature {settings['temperature']}, seeds {', '.join(map(str, study.seeds))}; {machine['device']}, "
         f"Python {machine['python']}, torch {machine['torch']}, sentence-transformers {machine['sentence-transformers']}."
     )
+
+
+def readme_blocks(results: Results) -> dict[str, str]:
+    """Return the README's generated parts for a profile, `findings` and `tables`, as Markdown."""
+    profile = results.study.profile
+    lines = [
+        f"![mAP of every strategy in the three settings](figures/{profile}/03_strategies.png)",
+        "",
+        provenance(results),
+        "",
+    ]
+    for evaluation in results.study.evaluations:
+        table = main_table(results, evaluation.task)
+        lines += [f"**{evaluation.task}**", "", *_markdown(table), ""]
+    beside = beside_paper(results)
+    if len(beside):
+        lines += [
+            "Ours beside the paper's (other encoders, other training data, far more steps there):",
+            "",
+            *_markdown(beside),
+            "",
+        ]
+    return {
+        "findings": "\n".join(f"- {sentence}" for sentence in findings(results)),
+        "tables": "\n".join(lines).rstrip(),
+    }
+
+
+def fill_readme(text: str, profile: str, blocks: dict[str, str]) -> str:
+    """Put the blocks between `<!-- PROFILE NAME -->` and `<!-- end -->`; a README without such marks stays as it is."""
+    for name, block in blocks.items():
+        marks = re.compile(rf"(<!-- {re.escape(profile)} {name} -->\n).*?(<!-- end -->)", flags=re.S)
+        before, *rest = marks.split(text, maxsplit=1)
+        text = before + (f"{rest[0]}{block}\n{rest[1]}{rest[2]}" if rest else "")
+    return text
+
+
+def _markdown(table: pd.DataFrame) -> list[str]:
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return "" if pd.isna(value) else f"{value:.3f}" if value < 2 else f"{value:,.0f}"
+        return str(value)
+
+    rules = [":--" if table[column].dtype.kind not in "fi" else "--:" for column in table]
+    rows = [[cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    return ["| " + " | ".join(row) + " |" for row in [list(map(str, table.columns)), rules, *rows]]
 
 
 def _html_table(results: Results, task: str) -> str:

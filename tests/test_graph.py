@@ -1,0 +1,122 @@
+"""The whole study on a tiny encoder: from data to report, killed and started again, the same numbers every time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from test_encoders import build_tiny
+
+from xir_lib.paths import REPO
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("profile")
+    profile = yaml.safe_load((REPO / "params" / "demo.yaml").read_text())
+    languages = ["en", "sw"]
+    profile |= {"profile": "tiny", "encoder": str(build_tiny(folder)), "untrained": False, "resamples": 200}
+    profile["data"]["languages"] = languages
+    profile["train"] |= {"steps": 3, "batch_size": 8, "learning_rate": 1e-3, "max_seq_length": 32}
+    profile["evaluations"][0] |= {"languages": languages, "fit_texts": 20}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(profile))
+    return path
+
+
+def start(params: Path, build: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "xir_lib", "study", "--params", str(params), "--build", str(build)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def finish(params: Path, build: Path) -> str:
+    process = start(params, build)
+    output, _ = process.communicate(timeout=540)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def numbers(build: Path) -> tuple[list[Any], list[Any], pd.DataFrame]:
+    """Return everything that the study measured, without times and folders."""
+    results = build / "results"
+    evaluations = json.loads((results / "evaluations.json").read_text())
+    kept = [{key: e[key] for key in ("run", "task", "rival", "settings", "bias", "counts")} for e in evaluations]
+    hashes = [e["config"]["weights_sha256"] for e in evaluations]
+    runs = [
+        {key: run[key] for key in ("settings", "loss", "held_out_loss", "realised")}
+        for run in json.loads((results / "runs.json").read_text())
+    ]
+    return kept, [hashes, runs], pd.read_parquet(results / "group_sums.parquet")
+
+
+@pytest.mark.slow
+def test_from_data_to_report_and_the_same_after_a_kill(params: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(params, whole)
+    page = (whole / "report" / "index.html").read_text()
+    assert page.index('class="answer"') < page.index("<img") < page.index("<table") < page.index("The notebooks")
+    assert len(list((whole / "report").glob("*.html"))) == 9  # the index, 01, three runs of 02, 03, 04, 05 and 07
+
+    # Kill everything at once in the middle of the first training, then only the leaders later, so that orphans go on.
+    process = start(params, killed)
+    wait_for(lambda: (killed / "data" / "train.arrow").exists(), process)
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process = start(params, killed)
+    wait_for(lambda: list((killed / "models").glob("*/run.json")), process)
+    process.kill()
+    process.wait()
+    time.sleep(1)
+    wait_until_free(killed)
+    finish(params, killed)
+
+    for one, other in zip(numbers(whole), numbers(killed), strict=True):
+        if isinstance(one, pd.DataFrame):
+            pd.testing.assert_frame_equal(one, other)
+        else:
+            assert one == other
+
+    stamps = {path: path.stat().st_mtime_ns for path in whole.rglob("*.html")}
+    assert "Nothing to be done" in finish(params, whole) or stamps == {p: p.stat().st_mtime_ns for p in whole.rglob("*.html")}
+
+    # A changed number of resamples concerns no model and no ranking.
+    models = {
+        path: path.stat().st_mtime_ns
+        for path in [*whole.glob("models/*/run.json"), *whole.glob("evaluations/*/*/metrics.json")]
+    }
+    changed = params.with_name("changed.yaml")
+    changed.write_text(params.read_text().replace("resamples: 200", "resamples: 300"))
+    finish(changed, whole)
+    assert models == {path: path.stat().st_mtime_ns for path in models}
+    assert stamps != {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.stdout and process.stdout.read()[-3000:]
+        time.sleep(0.1)
+    raise AssertionError("the step did not come")
+
+
+def wait_until_free(build: Path) -> None:
+    """Wait for the orphaned graph to let go of its lock; a start before that is refused with exit code 2."""
+    import fcntl
+
+    for _ in range(3000):
+        with (build / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.1)
+    raise AssertionError("the lock was never released")
