@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUTF8 = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help study test lint lab figures clean
+.PHONY: help study test lint lab figures notebooks clean
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
 
@@ -39,6 +39,9 @@ lab: $(VENV)/.installed  ## JupyterLab on the notebooks
 
 figures: $(VENV)/.installed  ## copy a finished profile's results and figures into figures/PROFILE
 	$(BIN)/xir publish --params params/$(PROFILE).yaml
+
+notebooks: $(VENV)/.installed  ## execute the committed notebooks in place with their defaults, outputs included
+	$(BIN)/xir notebooks notebooks
 
 clean:  ## remove the environment and everything a run made
 	rm -rf $(VENV) build

@@ -63,14 +63,14 @@ rule prepare:
         BUILD / "data" / "summary.json",
         directory(expand(BUILD / "data" / "tasks" / "{task}", task=sorted({*TASKS, *(n for e in TASKS.values() for n in e.fit_on)}))),
     params:
-        parameters=json.dumps({"data": STUDY.data.model_dump(), "evaluations": [e.model_dump() for e in STUDY.evaluations]}, sort_keys=True),
+        parameters=json.dumps([STUDY.data.model_dump(), [[e.task, e.languages, e.fit_on] for e in STUDY.evaluations]], sort_keys=True),
         code=code_digest("corpora", "data"),
     shell:
         notebook("01_data_preparation", {"params_file": str(Path(PARAMS).resolve()), "out": str(BUILD / "data")}) + " {output[0]}"
 
 
 # The model's folder is no declared output: Snakemake deletes outputs before a job, and a finished model of the same
-# encoder, pairs and settings is kept by `training.train` itself.
+# encoder, pairs and settings is kept by `training.train` itself. After a change to the training code, remove the folder.
 rule train:
     input:
         REPO / "notebooks" / "02_train_strategy.ipynb",
@@ -82,7 +82,6 @@ rule train:
         training=1,
     params:
         settings=lambda w: json.dumps([STUDY.encoder, settings_of(w.run)], sort_keys=True),
-        code=code_digest("training.py", "training_data.py", "samplers.py", "encoders.py", "bundled.py"),
         command=lambda w: notebook(
             "02_train_strategy",
             {

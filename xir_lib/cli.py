@@ -214,6 +214,15 @@ def publish(params: Params, build: Annotated[Path | None, typer.Option(help="Def
 
 
 @app.command(hidden=True)
+def notebooks(folder: Annotated[Path, typer.Argument(help="The folder of the notebooks.")]) -> None:
+    """Execute notebooks in place with their defaults; `make notebooks` refreshes the committed ones."""
+    from xir_lib.paths import require
+    from xir_lib.report import execute_notebooks
+
+    execute_notebooks(require(folder, "name the folder of the notebooks"))
+
+
+@app.command(hidden=True)
 def step(
     name: Annotated[str, typer.Argument(help="collect or report.")],
     params: Params,

@@ -61,7 +61,7 @@ def write_report(study: Study, build: Path) -> Path:
         temporary.mkdir()
         links = []
         for path in sorted((build / "notebooks").glob("*.ipynb")):
-            notebook = nbformat.read(path, as_version=4)
+            notebook = without_stderr(nbformat.read(path, as_version=4))
             body, _ = exporter.from_notebook_node(notebook)
             (temporary / f"{path.stem}.html").write_text(body, encoding="utf-8")
             lines = (line for cell in notebook.cells for line in cell.source.splitlines())
@@ -79,6 +79,29 @@ def write_report(study: Study, build: Path) -> Path:
         (temporary / "index.html").write_text(page, encoding="utf-8")
         shutil.rmtree(build / "report", ignore_errors=True)
     return build / "report" / "index.html"
+
+
+def without_stderr(notebook: Any) -> Any:
+    """Drop progress bars and warnings from a notebook's outputs, in place; what a cell says it prints."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def execute_notebooks(folder: Path) -> None:
+    """Execute every notebook of a folder in place with its defaults and keep the outputs: how the committed ones are made."""
+    import nbformat
+    from nbconvert.preprocessors import ExecutePreprocessor
+    from tqdm.auto import tqdm
+
+    for path in tqdm(sorted(Path(folder).glob("*.ipynb")), unit="notebook"):
+        notebook = nbformat.read(path, as_version=4)
+        ExecutePreprocessor(timeout=900).preprocess(notebook, {"metadata": {"path": str(folder)}})
+        for cell in notebook.cells:
+            cell.metadata.pop("execution", None)  # times would change at every run
+        with atomic_path(path) as temporary:
+            nbformat.write(without_stderr(notebook), temporary)
 
 
 def provenance(results: Results) -> str:

@@ -19,7 +19,8 @@ from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path, require
-from xir_lib.training import TrainSettings, parse_strategy, write_json
+from xir_lib.samplers import PairIndex
+from xir_lib.training import TrainSettings, make_sampler, parse_strategy, write_json
 
 TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train")
 
@@ -148,6 +149,18 @@ def load_training(data: TrainData) -> tuple[PairTable, PairTable]:
         return atlas.load_pairs("train", data.languages), atlas.load_pairs("dev", data.languages)
     pairs = mlqa.core(mlqa.load_pairs(), data.languages, query_langs=data.languages)
     return split_by_group(pairs, data.held_out_share, data.split_seed)
+
+
+def batch_mix(study: Study, pairs: PairTable) -> pd.DataFrame:
+    """Return the share of same-language pairs in every batch of each strategy: columns strategy, batch, same_share."""
+    index, frames = PairIndex.from_table(pairs), []
+    for name in study.strategies:
+        settings = study.settings(name, study.seeds[0])
+        plan = make_sampler(index, settings).describe().assign(strategy=name)
+        plan["same"] = plan["pairs"].where(plan["query_lang"] == plan["doc_lang"], 0)
+        sums = plan.groupby(["strategy", "batch"])[["same", "pairs"]].sum()
+        frames.append((sums["same"] / sums["pairs"]).rename("same_share").reset_index())
+    return pd.concat(frames, ignore_index=True)
 
 
 def prepare(study: Study, folder: Path) -> dict[str, Any]:

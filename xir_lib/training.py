@@ -72,6 +72,19 @@ def parse_strategy(name: str) -> tuple[Strategy, float]:
     raise InputError(f"unknown strategy {name!r}; use {', '.join(pure)} or hybrid-ALPHA such as hybrid-0.5")
 
 
+def make_sampler(index: PairIndex, settings: TrainSettings) -> StrategyBatchSampler:
+    """Return the sampler of a run: one epoch of exactly `steps` batches."""
+    strategy, alpha = parse_strategy(settings.strategy)
+    return StrategyBatchSampler(
+        index,
+        strategy=strategy,
+        batch_size=settings.batch_size,
+        alpha=alpha,
+        seed=settings.seed,
+        num_batches=settings.steps,
+    )
+
+
 def train(
     encoder: str,
     pairs: PairTable,
@@ -120,16 +133,7 @@ def _train(
     from xir_lib.training_data import PairDataset, batch_sampler_factory
 
     started = time.monotonic()
-    strategy, alpha = parse_strategy(settings.strategy)
-    index = PairIndex.from_table(pairs)
-    sampler = StrategyBatchSampler(
-        index,
-        strategy=strategy,
-        batch_size=settings.batch_size,
-        alpha=alpha,
-        seed=settings.seed,
-        num_batches=settings.steps,
-    )
+    sampler = make_sampler(PairIndex.from_table(pairs), settings)
     model = open_encoder(encoder, max_seq_length=settings.max_seq_length)
     query_prompt, passage_prompt = prompts_of(model, encoder)
     kept = trim_vocabulary(model, _texts(pairs, held_out))
