@@ -43,5 +43,5 @@ figures: $(VENV)/.installed  ## copy a finished profile's results and figures in
 notebooks: $(VENV)/.installed  ## execute the committed notebooks in place with their defaults, outputs included
 	$(BIN)/xir notebooks notebooks
 
-clean:  ## remove the environment and everything a run made
-	rm -rf $(VENV) build
+clean:  ## remove the environment; what runs made stays in build/
+	rm -rf $(VENV)

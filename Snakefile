@@ -2,12 +2,14 @@
 # `xir study` starts it with the profile, the build folder and the repository; see xir_lib/graph.py.
 import base64
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import yaml
 
 from xir_lib.graph import code_digest
+from xir_lib.report import READERS
 from xir_lib.study import load_study
 
 PARAMS = config["params"]
@@ -16,14 +18,16 @@ REPO = Path(workflow.basedir)
 STUDY = load_study(PARAMS)
 TRAINED = [run for run in STUDY.runs if run not in ("none", "untrained")]
 TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
-READERS = ["03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims"]
 FITTED = "centring" in STUDY.rivals
 
 
 def notebook(name, parameters):
     """Run one notebook with papermill; parameters travel as base64 YAML, which keeps their types."""
     values = base64.b64encode(yaml.safe_dump(parameters, sort_keys=True).encode()).decode()
-    return f"{sys.executable} -m papermill --log-level WARNING --cwd {REPO / 'notebooks'} -b {values} {REPO / 'notebooks' / name}.ipynb"
+    return shlex.join(
+        [sys.executable, "-m", "papermill", "--log-level", "WARNING", "--cwd", str(REPO / "notebooks"), "-b", values]
+        + [str(REPO / "notebooks" / f"{name}.ipynb")]
+    )
 
 
 def model(run):
@@ -32,14 +36,17 @@ def model(run):
     return special.get(run, str(BUILD / "models" / run))
 
 
-def evaluate_options(run, task):
-    """The command line of one evaluation, rivals included; the untrained encoder is only scored as it is."""
+def evaluate_command(run, task):
+    """The command line of one evaluation, rivals included."""
     evaluation = TASKS[task]
-    options = [f"--model {model(run)}", f"--task {BUILD / 'data' / 'tasks' / task}"]
+    options = ["--model", model(run), "--task", BUILD / "data" / "tasks" / task, "--cache", BUILD / "embeddings"]
+    options += ["--out", BUILD / "evaluations" / run / task]
     if FITTED:
-        options += ["--rival centring", *(f"--fit-on {BUILD / 'data' / 'tasks' / name}" for name in evaluation.fit_on)]
-        options += [f"--fit-texts {evaluation.fit_texts}"] if evaluation.fit_texts else []
-    return " ".join(options)
+        options += ["--rival", "centring"]
+        for name in evaluation.fit_on:
+            options += ["--fit-on", BUILD / "data" / "tasks" / name]
+        options += ["--fit-texts", evaluation.fit_texts] if evaluation.fit_texts else []
+    return shlex.join([sys.executable, "-m", "xir_lib", "evaluate", *map(str, options)])
 
 
 wildcard_constraints:
@@ -66,7 +73,7 @@ rule prepare:
         parameters=json.dumps([STUDY.data.model_dump(), [[e.task, e.languages, e.fit_on] for e in STUDY.evaluations]], sort_keys=True),
         code=code_digest("corpora", "data"),
     shell:
-        notebook("01_data_preparation", {"params_file": str(Path(PARAMS).resolve()), "out": str(BUILD / "data")}) + " {output[0]}"
+        notebook("01_data_preparation", {"params_file": str(Path(PARAMS).resolve()), "out": str(BUILD / "data")}) + " {output[0]:q}"
 
 
 # The model's folder is no declared output: Snakemake deletes outputs before a job, and a finished model of the same
@@ -93,7 +100,7 @@ rule train:
             },
         ),
     shell:
-        "{params.command} {output}"
+        "{params.command} {output:q}"
 
 
 def settings_of(run):
@@ -109,11 +116,10 @@ rule evaluate:
         BUILD / "evaluations" / "{run}" / "{task}" / "metrics.json",
         [BUILD / "evaluations" / "{run}" / "{task}" / "centring" / "metrics.json"] if FITTED else [],
     params:
-        options=lambda w: evaluate_options(w.run, w.task),
-        cache=BUILD / "embeddings",
+        command=lambda w: evaluate_command(w.run, w.task),
         code=code_digest("evaluation.py", "retrieval.py", "metrics.py", "bias.py", "rivals.py", "encoders.py", "bundled.py"),
     shell:
-        "{sys.executable} -m xir_lib evaluate {params.options} --cache {params.cache} --out $(dirname {output[0]})"
+        "{params.command}"
 
 
 rule collect:
@@ -126,7 +132,7 @@ rule collect:
         study=json.dumps(STUDY.model_dump(), sort_keys=True),
         code=code_digest("study.py"),
     shell:
-        "{sys.executable} -m xir_lib step collect --params {PARAMS} --build {BUILD}"
+        "{sys.executable:q} -m xir_lib step collect --params {PARAMS:q} --build {BUILD:q}"
 
 
 rule read:
@@ -139,7 +145,7 @@ rule read:
         command=lambda w: notebook(w.reader, {"results": str(BUILD / "results"), "figures": str(BUILD / "figures")}),
         code=code_digest("report.py", "tables.py", "claims.py", "plots.py", "significance.py", "data"),
     shell:
-        "{params.command} {output}"
+        "{params.command} {output:q}"
 
 
 rule report:
@@ -153,4 +159,4 @@ rule report:
     params:
         code=code_digest("report.py", "tables.py", "claims.py", "plots.py", "significance.py", "data"),
     shell:
-        "{sys.executable} -m xir_lib step report --params {PARAMS} --build {BUILD}"
+        "{sys.executable:q} -m xir_lib step report --params {PARAMS:q} --build {BUILD:q}"

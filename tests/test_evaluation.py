@@ -93,9 +93,10 @@ def test_other_weights_are_encoded_again(encoder: Encoder, tmp_path: Path) -> No
 
 
 def test_means_need_other_text_in_every_language(encoder: Encoder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be fitted on the task that is scored"):
-        evaluate(encoder, toy_task(), tmp_path, rival="centring", fit_on=[toy_task()])
-    with pytest.raises(InputError, match="no mean for language 'xx'"):
+    for same in (toy_task(), toy_task("copy under another name")):
+        with pytest.raises(InputError, match="cannot be fitted on the queries that are scored"):
+            evaluate(encoder, toy_task(), tmp_path, rival="centring", fit_on=[same])
+    with pytest.raises(InputError, match="no text for the means of xx, yy, zz"):
         evaluate(encoder, toy_task(), tmp_path, rival="centring")
     assert not list(tmp_path.iterdir())
 
@@ -111,3 +112,24 @@ def test_a_failed_evaluation_leaves_no_metrics(encoder: Encoder, tmp_path: Path,
     with pytest.raises(ZeroDivisionError):
         evaluate(encoder, toy_task(), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_broken_second_evaluation_does_not_leave_the_first_one_s_numbers(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(encoder, toy_task(), tmp_path, trec_run=3)
+    monkeypatch.setattr(evaluation.metrics, "group_sums", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(encoder, toy_task(), tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "run.trec").exists()
+
+
+def test_pooling_is_part_of_the_key(encoder: Encoder, tmp_path: Path) -> None:
+    # Same weights, other pooling: the folder's embeddings must not be taken for each other.
+    import shutil
+
+    other = shutil.copytree(encoder.name, tmp_path / "other")
+    path = next(other.glob("1_*/config.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling_mode": "cls"}))
+    assert Encoder(str(other)).fingerprint != encoder.fingerprint

@@ -66,8 +66,8 @@ def test_from_data_to_report_and_the_same_after_a_kill(params: Path, tmp_path: P
 
     # Kill everything at once in the middle of the first training, then only the leaders later, so that orphans go on.
     process = start(params, killed)
-    wait_for(lambda: (killed / "data" / "train.arrow").exists(), process)
-    time.sleep(4)
+    wait_for(lambda: list((killed / "models").glob(".*.lock")), process)
+    assert not list((killed / "models").glob("*/run.json"))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process = start(params, killed)

@@ -1,4 +1,4 @@
-"""The lock, pyproject.toml and environment.yml say the same; every command of the README exists."""
+"""The lock, pyproject.toml and environment.yml say the same."""
 
 import re
 import subprocess

@@ -92,11 +92,18 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"train": {"steps": 0}}, "steps"),
         ({"train": profile()["train"] | {"lr": 1}}, "lr: Extra inputs"),
         ({"resamples": "many"}, "resamples: .*got 'many'"),
+        ({"strategies": []}, "strategies: .*at least 1"),
+        ({"seeds": [1, 1]}, "seeds holds a name twice: 1, 1"),
+        ({"train": profile()["train"] | {"seed": 1}}, "train holds seed"),
+        ({"rivals": ["centring"]}, "rivals lacks none"),
+        ({"evaluations": [{"task": "atlas-qa"}]}, "centring on atlas-qa needs fit_on"),
+        ({"evaluations": [{"task": "xquad-r", "fit_on": ["xquad-r"]}]}, "fit_on of xquad-r holds 'xquad-r'"),
+        ({3: "x"}, "3"),
     ],
 )
 def test_a_wrong_profile_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "p.yaml"
-    path.write_text(yaml.safe_dump(profile(**change)))
+    path.write_text(yaml.safe_dump(profile() | change))
     with pytest.raises(InputError, match=message) as error:
         load_study(path)
     assert "\n" not in str(error.value)
@@ -141,6 +148,9 @@ def test_sanity_checks_can_fail() -> None:
     assert tables.sanity_checks(made_up(PAPER_LIKE))["passed"].all()
     failing = tables.sanity_checks(made_up(ALL_EQUAL | {"none": level(0.96, 0.6, 0.5)}))
     assert not failing.set_index("check").loc["none monolingual mAP leaves room", "passed"]
+    untrained = made_up(PAPER_LIKE | {"untrained": level(0.3, 0.3, 0.3)})
+    untrained = untrained._replace(study=untrained.study.model_copy(update={"untrained": True}))
+    assert not tables.sanity_checks(untrained)["passed"].all()
     same = tables.sanity_checks(made_up(ALL_EQUAL))
     assert not same.set_index("check").loc["x-y differs from none", "passed"]
 
@@ -158,9 +168,26 @@ def test_our_table_stands_beside_the_printed_one() -> None:
     assert (row["paper (XLM-R)"], row["paper (LaBSE)"], row["ours (mE5-small)"]) == (0.5927, 0.6817, 0.56)
 
 
-def test_published_figures_can_be_rebuilt_from_their_folder() -> None:
+def test_a_result_without_a_run_of_each_strategy_still_has_a_ledger() -> None:
+    results = made_up({name: value for name, value in PAPER_LIKE.items() if name != "x-y"})
+    study = results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.5"]})
+    table = claims.ledger(results._replace(study=study)).set_index("claim")
+    assert set(table.loc["6", "verdict"]) == {claims.OPEN}
+    assert set(table.loc["6", "tested"]) == {"needs a run of x-y"}
+
+
+def test_published_figures_can_be_rebuilt_from_their_folder(tmp_path: Path) -> None:
     folders = [path.parent for path in (REPO / "figures").glob("*/results")]
     for folder in folders:
+        results = load_results(folder / "results")
+        rebuilt = {
+            "03_strategies": tables.scores(results).query("measure == 'mAP' and strategy != 'untrained'"),
+            "03_family": tables.primary_family(results),
+            "07_ledger": claims.ledger(results),
+        }
+        for name, table in rebuilt.items():
+            tables.save_table(table, tmp_path, name)
+            assert (tmp_path / f"{name}.csv").read_text() == (folder / f"{name}.csv").read_text(), name
         files = {path.name for path in (folder / "results").iterdir()}
         assert {"study.json", "runs.json", "evaluations.json", "group_sums.parquet"} <= files
         for png in folder.glob("*.png"):

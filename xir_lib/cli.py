@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,7 +140,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
-    from xir_lib.evaluation import RIVALS, Encoder
+    from xir_lib.evaluation import RIVALS, Encoder, check_fit
     from xir_lib.evaluation import evaluate as run_evaluation
     from xir_lib.study import load_task
 
@@ -154,7 +155,13 @@ def evaluate(
         raise InputError(f"{out} is a file; --out names a folder")
     judged = load_task(task, languages)
     sources = [load_task(name) for name in fit_on or []]
+    for rival in rivals or []:
+        check_fit(judged, rival, sources)
+    if trec_run > judged.passages.num_rows:
+        raise InputError(f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages")
     encoder = Encoder(model, cache=cache)
+    for stale in set(RIVALS) - {"none", *(rivals or [])}:
+        shutil.rmtree(out / stale, ignore_errors=True)  # of an earlier model
     results = []
     for rival in ["none", *(rival for rival in rivals or [] if rival != "none")]:
         folder = out if rival == "none" else out / rival

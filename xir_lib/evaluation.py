@@ -115,6 +115,10 @@ def evaluate(
     """
     if rival not in RIVALS:
         raise InputError(f"unknown rival {rival!r}; use {' or '.join(RIVALS)}")
+    check_fit(task, rival, fit_on)
+    out = Path(out)
+    for name in ("metrics.json", "run.trec"):
+        (out / name).unlink(missing_ok=True)  # so that a break never leaves one model's numbers beside another's
     vectors = encoder.encode_task(task)
     if rival == "centring":
         vectors, fitted = _centre(encoder, task, vectors, fit_on, fit_texts)
@@ -146,7 +150,6 @@ def evaluate(
         },
     }
     per_query = pd.concat([per_query, bias.rank_distance(ranks, queries)], ignore_index=True)
-    out = Path(out)
     for name, table in (("per_query", per_query), ("group_sums", metrics.group_sums(per_query))):
         with atomic_path(out / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
@@ -154,6 +157,24 @@ def evaluate(
         write_trec_run(out / "run.trec", task, vectors, trec_run)
     write_json(out / "metrics.json", result)  # last: its presence says that the evaluation is complete
     return result
+
+
+def check_fit(task: RetrievalTask, rival: str, fit_on: Sequence[RetrievalTask]) -> None:
+    """Refuse means that would be fitted on the queries they are scored with, or that a language would lack."""
+    if rival == "none":
+        return
+    known: set[str] = set()
+    for source in fit_on:
+        if (
+            source.name == task.name
+            or pc.any(pc.is_in(source.queries["query_id"], task.queries["query_id"].combine_chunks())).as_py()
+        ):
+            raise InputError(f"means for {task.name} cannot be fitted on the queries that are scored; name another task")
+        known |= set(source.languages)
+    if missing := sorted(set(task.languages) - known):
+        raise InputError(
+            f"no text for the means of {', '.join(missing)}; name a further task to fit on, atlas-qa-train perhaps"
+        )
 
 
 def write_trec_run(path: Path, task: RetrievalTask, vectors: Embeddings, depth: int) -> None:
@@ -184,8 +205,6 @@ def _centre(
     doc_means: dict[str, np.ndarray] = {}
     fitted: dict[str, Any] = {}
     for source in fit_on:
-        if source.name == task.name:
-            raise InputError(f"means for {task.name} cannot be fitted on the task that is scored; name another one")
         wanted = sorted((set(task.languages) - set(fitted)) & set(source.languages))
         if not wanted:
             continue
@@ -223,11 +242,17 @@ def _sample(table: pa.Table, key: str, languages: Sequence[str], limit: int | No
 
 
 def _fingerprint(model: "SentenceTransformer") -> str:
-    """Return the sha256 of all weights and of the tokenizer: what the embeddings depend on besides text and prompt."""
+    """Return the sha256 of modules, weights and tokenizer: what the embeddings depend on besides text and prompt."""
+    import torch
+
     digest = hashlib.sha256()
+    modules: list[Any] = list(model.children())
+    for module in modules:
+        config: dict[str, Any] = getattr(module, "get_config_dict", dict)()
+        digest.update(f"{type(module).__name__} {sorted(config.items())}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
     digest.update(tokenizer.to_str().encode() if tokenizer else repr(model.tokenizer).encode())
     return digest.hexdigest()

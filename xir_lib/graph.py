@@ -9,8 +9,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from xir_lib.errors import InputError
-from xir_lib.paths import REPO, atomic_path, require
+from xir_lib.paths import REPO, atomic_path, data_dir, require
 from xir_lib.report import fill_readme, readme_blocks
 from xir_lib.study import load_results, load_study
 
@@ -33,18 +35,15 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"another run works in {build}; wait for it or choose another --build") from None
+        # Under one name, so that the path of a profile is no part of any job; what it says is.
+        profile = build / "profile.yaml"
+        with atomic_path(profile) as temporary:
+            temporary.write_text(yaml.safe_dump(study.model_dump(), sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(build)]
-        command += [
-            "--cores",
-            str(jobs),
-            "--nolock",
-            "--rerun-incomplete",
-            "--quiet",
-            "rules",
-            *(["--dry-run"] if dry_run else []),
-        ]
-        command += ["--config", f"params={Path(params).resolve()}", f"build={build}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1"}
+        command += ["--cores", str(jobs), "--resources", "training=1", "--nolock", "--rerun-incomplete", "--quiet", "rules"]
+        command += [*(["--dry-run"] if dry_run else []), "--config", f"params={profile}", f"build={build}"]
+        settings = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", "XIR_DATA": str(data_dir())}
+        environment = {**os.environ, **settings}  # notebooks run in another folder: XIR_DATA must not be relative
         # The lock's descriptor goes down, so that the lock lives as long as the graph does if this process is killed.
         done = subprocess.run(command, env=environment, pass_fds=[lock.fileno()], check=False)
     if done.returncode:
@@ -61,7 +60,7 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     require(build / "report" / "index.html", f"run `xir study --params {params}` first")
     target = REPO / "figures" / study.profile
     with atomic_path(target) as temporary:
-        shutil.copytree(build / "figures", temporary)
+        shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
         shutil.rmtree(target, ignore_errors=True)
     readme = REPO / "README.md"
@@ -78,6 +77,6 @@ def code_digest(*names: str) -> str:
     for name in names:
         path = REPO / "xir_lib" / name
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.suffix in (".py", ".yaml", ".csv"):
+            if file.suffix in (".py", ".yaml", ".csv", ".html"):
                 digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]

@@ -14,13 +14,15 @@ from xir_lib.paths import atomic_path
 from xir_lib.study import Results, Study, load_results
 from xir_lib.tables import beside_paper, main_table, primary_family
 
+READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims")
+
 
 def findings(results: Results) -> list[str]:
     """Return the report's first sentences, a null result first; every number is computed here from the results."""
     family = primary_family(results)
     clear = family[(family["low"] > 0) | (family["high"] < 0)]
     seeds = len(results.study.seeds)
-    scope = f"{seeds} training seed{'s' if seeds > 1 else ''}, 95 % intervals over groups of questions"
+    scope = f"{seeds} training seed{'s' if seeds > 1 else ''}, unadjusted 95 % intervals over groups of questions"
     sentences = []
     if clear.empty:
         sentences.append(
@@ -38,9 +40,7 @@ def findings(results: Results) -> list[str]:
         if ("none", "centring") in table:
             parts.append(f"{table['none', 'centring']:.3f} with mean centring, which needs no training")
         trained = table[[name for name in table.index if name[0] in results.study.strategies and name[1] == "none"]]
-        parts.append(
-            f"{trained.min():.3f} to {trained.max():.3f} after training ({trained.index[int(trained.argmax())][0]} highest)"
-        )
+        parts.append(f"{trained.min():.3f} to {trained.max():.3f} after training")
         if ("none", "centring") in table:
             both = table[[name for name in table.index if name[0] in results.study.strategies and name[1] == "centring"]]
             parts.append(f"{both.min():.3f} to {both.max():.3f} with both")
@@ -60,7 +60,9 @@ def write_report(study: Study, build: Path) -> Path:
     with atomic_path(build / "report") as temporary:
         temporary.mkdir()
         links = []
-        for path in sorted((build / "notebooks").glob("*.ipynb")):
+        trained = [f"02_train_strategy-{run}" for run in study.runs if run not in ("none", "untrained")]
+        for name in ("01_data_preparation", *trained, *READERS):
+            path = build / "notebooks" / f"{name}.ipynb"
             notebook = without_stderr(nbformat.read(path, as_version=4))
             body, _ = exporter.from_notebook_node(notebook)
             (temporary / f"{path.stem}.html").write_text(body, encoding="utf-8")
@@ -72,7 +74,7 @@ def write_report(study: Study, build: Path) -> Path:
             profile=study.profile,
             answer="".join(f"<p>{html.escape(sentence)}</p>" for sentence in findings(results)),
             figure=base64.b64encode((build / "figures" / "03_strategies.png").read_bytes()).decode(),
-            tables="".join(_html_table(results, evaluation.task) for evaluation in study.evaluations),
+            tables="".join(_html_table(results, evaluation.task) for evaluation in study.evaluations) + _html_family(results),
             how=html.escape(provenance(results)),
             links="".join(links),
         )
@@ -128,6 +130,8 @@ def readme_blocks(results: Results) -> dict[str, str]:
     for evaluation in results.study.evaluations:
         table = main_table(results, evaluation.task)
         lines += [f"**{evaluation.task}**", "", *_markdown(table), ""]
+    family = primary_family(results).drop(columns=["groups", "p"])
+    lines += ["Hybrid minus the pure strategies, 95 % intervals over articles, Holm-adjusted p:", "", *_markdown(family), ""]
     beside = beside_paper(results)
     if len(beside):
         lines += [
@@ -154,12 +158,19 @@ def fill_readme(text: str, profile: str, blocks: dict[str, str]) -> str:
 def _markdown(table: pd.DataFrame) -> list[str]:
     def cell(value: Any) -> str:
         if isinstance(value, float):
-            return "" if pd.isna(value) else f"{value:.3f}" if value < 2 else f"{value:,.0f}"
+            return "" if pd.isna(value) else f"{value:.3f}" if abs(value) < 2 else f"{value:,.0f}"
         return str(value)
 
     rules = [":--" if table[column].dtype.kind not in "fi" else "--:" for column in table]
     rows = [[cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
     return ["| " + " | ".join(row) + " |" for row in [list(map(str, table.columns)), rules, *rows]]
+
+
+def _html_family(results: Results) -> str:
+    family = primary_family(results).drop(columns=["groups", "p"])
+    table = family.to_html(index=False, float_format=lambda x: f"{x:.3f}" if abs(x) < 2 else f"{x:,.0f}", border=0)
+    caption = "Hybrid minus the pure strategies, with 95 % intervals over groups of questions and Holm-adjusted p"
+    return table.replace("<thead>", f"<caption>{caption}</caption><thead>", 1)
 
 
 def _html_table(results: Results, task: str) -> str:

@@ -12,15 +12,15 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from xir_lib.corpora import lareqa, mlqa
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path, require
-from xir_lib.samplers import PairIndex
-from xir_lib.training import TrainSettings, make_sampler, parse_strategy, write_json
+from xir_lib.samplers import PairIndex, StrategyBatchSampler
+from xir_lib.training import TrainSettings, parse_strategy, write_json
 
 TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train")
 
@@ -62,21 +62,37 @@ class Study(_Strict):
     profile: str
     encoder: str
     data: TrainData
-    strategies: list[str]
-    seeds: list[int]
+    strategies: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
     train: dict[str, Any] = Field(description="the remaining TrainSettings, the same for every strategy")
-    evaluations: list[Evaluation]
+    evaluations: list[Evaluation] = Field(min_length=1)
     rivals: list[Literal["none", "centring"]] = ["none", "centring"]
     untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
     resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
     report_seed: int = 0
 
-    @field_validator("strategies")
-    @classmethod
-    def _strategies(cls, value: list[str]) -> list[str]:
-        for name in value:
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        for what, names in (
+            ("strategies", self.strategies),
+            ("seeds", self.seeds),
+            ("rivals", self.rivals),
+            ("tasks", [evaluation.task for evaluation in self.evaluations]),
+        ):
+            if len(set(names)) < len(names):
+                raise InputError(f"{what} holds a name twice: {', '.join(map(str, names))}; name each once")
+        for name in self.strategies:
             parse_strategy(name)
-        return value
+        if given := self.train.keys() & {"strategy", "seed"}:
+            raise InputError(f"train holds {', '.join(given)}; these come from strategies and seeds")
+        if "none" not in self.rivals:
+            raise InputError("rivals lacks none; the plain evaluation is always made")
+        for evaluation in self.evaluations:
+            if "centring" in self.rivals and not evaluation.fit_on:
+                raise InputError(f"centring on {evaluation.task} needs fit_on, other tasks whose texts give the means")
+            if wrong := [name for name in evaluation.fit_on if name not in TASKS or name == evaluation.task]:
+                raise InputError(f"fit_on of {evaluation.task} holds {wrong[0]!r}; use another one of {', '.join(TASKS)}")
+        return self
 
     def settings(self, strategy: str, seed: int) -> TrainSettings:
         """Return the settings of one training run; a wrong value is refused in one line."""
@@ -104,15 +120,19 @@ class Results(NamedTuple):
 def load_study(path: Path) -> Study:
     """Read a profile; a wrong name or value is refused in one line."""
     path = require(Path(path), "give a profile such as params/demo.yaml")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a profile such as params/demo.yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise InputError(f"{path} holds {type(values).__name__}; a profile is a mapping such as params/demo.yaml")
-        study = Study(**values)
+        if (folder := Path(str(values.get("encoder")))).is_dir():
+            values["encoder"] = str(folder.resolve())  # steps run in other folders
+        study = Study.model_validate(values)
         for strategy in study.strategies:
             study.settings(strategy, 0)
         return study
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from error
@@ -151,12 +171,15 @@ def load_training(data: TrainData) -> tuple[PairTable, PairTable]:
     return split_by_group(pairs, data.held_out_share, data.split_seed)
 
 
-def batch_mix(study: Study, pairs: PairTable) -> pd.DataFrame:
+def batch_mix(pairs: PairTable, strategies: list[str], *, batch_size: int, batches: int, seed: int) -> pd.DataFrame:
     """Return the share of same-language pairs in every batch of each strategy: columns strategy, batch, same_share."""
     index, frames = PairIndex.from_table(pairs), []
-    for name in study.strategies:
-        settings = study.settings(name, study.seeds[0])
-        plan = make_sampler(index, settings).describe().assign(strategy=name)
+    for name in strategies:
+        strategy, alpha = parse_strategy(name)
+        sampler = StrategyBatchSampler(
+            index, strategy=strategy, alpha=alpha, batch_size=batch_size, seed=seed, num_batches=batches
+        )
+        plan = sampler.describe().assign(strategy=name)
         plan["same"] = plan["pairs"].where(plan["query_lang"] == plan["doc_lang"], 0)
         sums = plan.groupby(["strategy", "batch"])[["same", "pairs"]].sum()
         frames.append((sums["same"] / sums["pairs"]).rename("same_share").reset_index())
@@ -207,12 +230,14 @@ def collect(study: Study, build: Path, out: Path) -> None:
     for (run, task, rival), folder in evaluation_folders(study, build).items():
         metrics = require(folder / "metrics.json", "run the evaluation step first")
         key = {"run": run, "strategy": run.rsplit("-s", 1)[0], "task": task, "rival": rival}
-        evaluations.append({**key, **json.loads(metrics.read_text(encoding="utf-8"))})
+        found = json.loads(metrics.read_text(encoding="utf-8"))
+        evaluations.append({**key, **found, "model": study.encoder if run == "none" else run})  # no path of this machine
         sums.append(pd.read_parquet(folder / "group_sums.parquet").assign(**key))
     trained = [build / "models" / run / "run.json" for run in study.runs if run not in ("none", "untrained")]
     table = pd.concat(sums, ignore_index=True)
     for column in table.columns.difference(["n", "total"]):
         table[column] = table[column].astype("category")
+    shutil.rmtree(build / "figures", ignore_errors=True)  # the readers draw them anew
     with atomic_path(out) as temporary:
         shutil.rmtree(out, ignore_errors=True)
         temporary.mkdir()

@@ -139,7 +139,7 @@ def load_task(split: str = "test", languages: Sequence[str] | None = None, *, po
         "relevance": [1] * len(judged),
     }
     return RetrievalTask(
-        "atlas-qa",
+        "atlas-qa" if split == "test" else f"atlas-qa-{split}",
         pa.table(queries, schema=QUERY_SCHEMA),
         pa.table(docs, schema=PASSAGE_SCHEMA),
         pa.table(qrels, schema=QREL_SCHEMA),

@@ -79,7 +79,7 @@ class PairTable:
     @classmethod
     def load(cls, path: Path) -> "PairTable":
         """Memory-map a saved table."""
-        return cls(feather.read_table(require(Path(path), "run the data step first"), memory_map=True))
+        return cls(_read(Path(path)))
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,17 @@ class RetrievalTask:
     def load(cls, folder: Path) -> "RetrievalTask":
         """Memory-map a saved task; its name is the folder's."""
         folder = require(Path(folder), "run the data step first")
-        parts = [feather.read_table(folder / f"{part}.arrow", memory_map=True) for part in ("queries", "passages", "qrels")]
+        parts = [_read(folder / f"{part}.arrow") for part in ("queries", "passages", "qrels")]
         return cls(folder.name, *parts)
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return feather.read_table(
+            require(path, "run the data step first, or name a folder that RetrievalTask.save wrote"), memory_map=True
+        )
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path} is no complete Arrow file ({str(error).splitlines()[0]}); make it again") from error
 
 
 def _types(schema: pa.Schema) -> str:
