@@ -15,6 +15,7 @@ from xir_lib.study import load_study
 PARAMS = config["params"]
 BUILD = Path(config["build"])
 REPO = Path(workflow.basedir)
+PYTHON = str(Path(sys.prefix) / "bin" / "python")  # one spelling, since commands are compared
 STUDY = load_study(PARAMS)
 TRAINED = [run for run in STUDY.runs if run not in ("none", "untrained")]
 TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
@@ -25,7 +26,7 @@ def notebook(name, parameters):
     """Run one notebook with papermill; parameters travel as base64 YAML, which keeps their types."""
     values = base64.b64encode(yaml.safe_dump(parameters, sort_keys=True).encode()).decode()
     return shlex.join(
-        [sys.executable, "-m", "papermill", "--log-level", "WARNING", "--cwd", str(REPO / "notebooks"), "-b", values]
+        [PYTHON, "-m", "papermill", "--log-level", "WARNING", "--cwd", str(REPO / "notebooks"), "-b", values]
         + [str(REPO / "notebooks" / f"{name}.ipynb")]
     )
 
@@ -46,7 +47,7 @@ def evaluate_command(run, task):
         for name in evaluation.fit_on:
             options += ["--fit-on", BUILD / "data" / "tasks" / name]
         options += ["--fit-texts", evaluation.fit_texts] if evaluation.fit_texts else []
-    return shlex.join([sys.executable, "-m", "xir_lib", "evaluate", *map(str, options)])
+    return shlex.join([PYTHON, "-m", "xir_lib", "evaluate", *map(str, options)])
 
 
 wildcard_constraints:
@@ -132,7 +133,7 @@ rule collect:
         study=json.dumps(STUDY.model_dump(), sort_keys=True),
         code=code_digest("study.py"),
     shell:
-        "{sys.executable:q} -m xir_lib step collect --params {PARAMS:q} --build {BUILD:q}"
+        "{PYTHON:q} -m xir_lib step collect --params {PARAMS:q} --build {BUILD:q}"
 
 
 rule read:
@@ -159,4 +160,4 @@ rule report:
     params:
         code=code_digest("report.py", "tables.py", "claims.py", "plots.py", "significance.py", "data"),
     shell:
-        "{sys.executable:q} -m xir_lib step report --params {PARAMS:q} --build {BUILD:q}"
+        "{PYTHON:q} -m xir_lib step report --params {PARAMS:q} --build {BUILD:q}"

@@ -133,7 +133,8 @@ def test_clear_differences_are_counted_with_their_side() -> None:
 def test_the_ledger_judges_both_ways() -> None:
     def verdicts(levels: dict[str, dict[str, float]]) -> dict[str, str]:
         table = claims.ledger(made_up(levels))
-        return table.groupby("claim")["verdict"].first().to_dict()
+        assert table[table["claim"] == "7"]["verdict"].str.endswith(" (1 seed only)").all()
+        return table.groupby("claim")["verdict"].first().str.removesuffix(" (1 seed only)").to_dict()
 
     paper = verdicts(PAPER_LIKE)
     assert [paper[n] for n in ("1", "6", "7", "9", "11")] == [claims.SUPPORTED] * 5
@@ -172,7 +173,7 @@ def test_a_result_without_a_run_of_each_strategy_still_has_a_ledger() -> None:
     results = made_up({name: value for name, value in PAPER_LIKE.items() if name != "x-y"})
     study = results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.5"]})
     table = claims.ledger(results._replace(study=study)).set_index("claim")
-    assert set(table.loc["6", "verdict"]) == {claims.OPEN}
+    assert set(table.loc["6", "verdict"]) == {f"{claims.OPEN} (1 seed only)"}
     assert set(table.loc["6", "tested"]) == {"needs a run of x-y"}
 
 

@@ -13,6 +13,7 @@ from xir_lib.bias import RANK_DISTANCE
 from xir_lib.study import Results
 from xir_lib.tables import HYBRID, PAPER_NAMES, PAPER_STRATEGIES, comparisons, published
 
+ENOUGH_SEEDS = 3  # below it a verdict speaks of checkpoints, not of strategies, and says so
 MARGIN = 0.01  # mAP; declared before any run
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decidable here"
 
@@ -46,10 +47,12 @@ NEEDS = {
 def ledger(results: Results) -> pd.DataFrame:
     """Return one row per claim and task: claim, text, task, difference tested, paper, measured, low, high, p, verdict."""
     rows = []
+    seeds = len(results.study.seeds)
+    caution = "" if seeds >= ENOUGH_SEEDS else f" ({seeds} seed{'s' if seeds > 1 else ''} only)"
     for number, (text, tests) in DIRECTED.items():
         for evaluation in results.study.evaluations:
             parts = [_test(results, evaluation.task, *test) for test in tests]
-            verdict = _together([part["side"] for part in parts])
+            verdict = _together([part["side"] for part in parts]) + caution
             rows += [{"claim": number, "text": text, "task": evaluation.task, **part, "verdict": verdict} for part in parts]
     table = pd.DataFrame(rows).drop(columns="side")
     return pd.concat([facts(results), table], ignore_index=True)
