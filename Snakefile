@@ -86,6 +86,7 @@ rule train:
         BUILD / "data" / "held_out.arrow",
     output:
         BUILD / "notebooks" / "02_train_strategy-{run}.ipynb",
+    priority: 1  # trainings follow one another, so they are the longest way through the graph
     resources:
         training=1,
     params:
