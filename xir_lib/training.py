@@ -6,6 +6,7 @@ use; the finished model has the complete vocabulary again and is an ordinary Sen
 `run.json` that names everything that made it. Knows no evaluation task.
 """
 
+import gc
 import hashlib
 import json
 import logging
@@ -118,28 +119,52 @@ def train(
 def _train(
     encoder: str, pairs: PairTable, settings: TrainSettings, out: Path, held_out: PairTable | None, identity: dict[str, Any]
 ) -> dict[str, Any]:
-    import torch
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-
-    from xir_lib.encoders import (
-        computes_in_bfloat16,
-        open_encoder,
-        prompts_of,
-        restore_vocabulary,
-        save_encoder,
-        trim_vocabulary,
-    )
-    from xir_lib.training_data import PairDataset, batch_sampler_factory
+    from xir_lib.encoders import open_encoder, prompts_of, restore_vocabulary, save_encoder, trim_vocabulary
 
     started = time.monotonic()
     sampler = make_sampler(PairIndex.from_table(pairs), settings)
     model = open_encoder(encoder, max_seq_length=settings.max_seq_length)
-    query_prompt, passage_prompt = prompts_of(model, encoder)
+    prompts = prompts_of(model, encoder)
     kept = trim_vocabulary(model, _texts(pairs, held_out))
-    before = held_out_loss(model, held_out, settings, (query_prompt, passage_prompt)) if held_out else None
+    before = held_out_loss(model, held_out, settings, prompts) if held_out else None
+    curve = _fit(model, pairs, sampler, settings, prompts)
+    gc.collect()  # the trainer refers to itself: without this its optimiser would stay beside the full model below
+    after = held_out_loss(model, held_out, settings, prompts) if held_out else None
+    full = open_encoder(encoder)
+    restore_vocabulary(model, full)
+    model.max_seq_length = full.max_seq_length  # the shorter one was a setting of the training, not of the model
+    with atomic_path(out) as temporary:
+        save_encoder(model, temporary)
+        run = {
+            **identity,
+            "pairs": {"rows": len(pairs), "ids": len(pairs.pair_ids), "languages": pairs.languages},
+            "realised": realised_languages(sampler, pairs),
+            "loss": curve,
+            "held_out_loss": {"before": before, "after": after} if held_out else None,
+            "vocabulary_trained": len(kept),
+            "seconds": round(time.monotonic() - started, 1),
+            "environment": environment(),
+        }
+        write_json(temporary / "run.json", run)
+    return run
 
-    with atomic_path(out) as temporary, TemporaryDirectory() as scratch:
+
+def _fit(
+    model: "SentenceTransformer",
+    pairs: PairTable,
+    sampler: StrategyBatchSampler,
+    settings: TrainSettings,
+    prompts: tuple[str, str],
+) -> list[list[float]]:
+    """Train in place with sentence-transformers' trainer; return [step, mean loss since the last entry] pairs."""
+    import torch
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    from xir_lib.encoders import computes_in_bfloat16
+    from xir_lib.training_data import PairDataset, batch_sampler_factory
+
+    with TemporaryDirectory() as scratch:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=scratch,
             max_steps=settings.steps,
@@ -150,7 +175,7 @@ def _train(
             bf16=computes_in_bfloat16(model.device.type),
             use_cpu=not torch.cuda.is_available(),
             seed=settings.seed,
-            prompts={"query": query_prompt, "passage": passage_prompt},
+            prompts=dict(zip(("query", "passage"), prompts, strict=True)),
             batch_sampler=batch_sampler_factory(sampler),
             logging_steps=max(1, settings.steps // 20),
             logging_nan_inf_filter=False,
@@ -166,27 +191,12 @@ def _train(
             loss=MultipleNegativesRankingLoss(model, scale=1 / settings.temperature),
         )
         trainer.train()
-        curve = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
-        if not all(math.isfinite(loss) for _, loss in curve):
-            first = next(step for step, loss in curve if not math.isfinite(loss))
-            raise InputError(f"the loss is not finite by step {first}; lower the learning rate or raise the temperature")
-        after = held_out_loss(model, held_out, settings, (query_prompt, passage_prompt)) if held_out else None
-        full = open_encoder(encoder)
-        restore_vocabulary(model, full)
-        model.max_seq_length = full.max_seq_length  # the shorter one was a setting of the training, not of the model
-        save_encoder(model, temporary)
-        run = {
-            **identity,
-            "pairs": {"rows": len(pairs), "ids": len(pairs.pair_ids), "languages": pairs.languages},
-            "realised": realised_languages(sampler, pairs),
-            "loss": curve,
-            "held_out_loss": {"before": before, "after": after} if held_out else None,
-            "vocabulary_trained": len(kept),
-            "seconds": round(time.monotonic() - started, 1),
-            "environment": environment(),
-        }
-        write_json(temporary / "run.json", run)
-    return run
+    model.zero_grad(set_to_none=True)
+    curve = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
+    for step, loss in curve:
+        if not math.isfinite(loss):
+            raise InputError(f"the loss is not finite by step {step}; lower the learning rate or raise the temperature")
+    return curve
 
 
 def held_out_loss(
