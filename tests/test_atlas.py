@@ -204,3 +204,7 @@ def test_bad_input_is_named(call: object, words: str) -> None:
         call()  # type: ignore[operator]
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_sizes_that_the_readme_states() -> None:
+    assert [len(atlas.load_pairs(split, ["en"]).pair_ids) for split in ("train", "dev", "test")] == [917, 157, 369]
