@@ -85,7 +85,8 @@ def test_from_data_to_report_and_the_same_after_a_kill(params: Path, tmp_path: P
             assert one == other
 
     stamps = {path: path.stat().st_mtime_ns for path in whole.rglob("*.html")}
-    assert "Nothing to be done" in finish(params, whole) or stamps == {p: p.stat().st_mtime_ns for p in whole.rglob("*.html")}
+    finish(params, whole)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
     # A changed number of resamples concerns no model and no ranking.
     models = {
