@@ -169,7 +169,6 @@ def test_restoring_gives_every_row_back_and_keeps_the_trained_ones(tiny: Sentenc
     rest = np.setdiff1d(np.arange(len(original)), kept)
     assert torch.equal(table[kept], original[kept] + 1)
     assert torch.equal(table[rest], original[rest])
-    assert torch.equal(full[0].model.embeddings.word_embeddings.weight, original)
     assert tiny.tokenizer.get_vocab() == full.tokenizer.get_vocab()
     save_encoder(tiny, tmp_path / "restored")
     again = SentenceTransformer(str(tmp_path / "restored"), device="cpu", local_files_only=True)

@@ -133,8 +133,8 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
 def restore_vocabulary(model: "SentenceTransformer", full: "SentenceTransformer") -> None:
     """Give a trimmed `model`, in place, the tokenizer of `full` and its embedding table with the trained rows put in.
 
-    `full` is the encoder that was trimmed, opened again without `vocab_texts`. A piece is found by its text, so nothing
-    needs to be remembered between trimming and restoring.
+    `full` is the encoder that was trimmed, opened again without `vocab_texts`; its table is handed over, not copied, so
+    do not use it afterwards. A piece is found by its text, so nothing needs to be remembered between trimming and restoring.
     """
     transformer, source = _transformer(model), _transformer(full)
     small, large = model.tokenizer.get_vocab(), full.tokenizer.get_vocab()
@@ -142,7 +142,7 @@ def restore_vocabulary(model: "SentenceTransformer", full: "SentenceTransformer"
         raise InputError(f"{len(missing)} pieces such as {missing[0]!r} are not in the full vocabulary; open the same encoder")
     old = [large[piece] for piece in small]
     whole = source.get_input_embeddings()
-    table = whole.weight.detach().clone()
+    table = whole.weight.detach()
     trained = transformer.get_input_embeddings().weight.detach().to(table.device, table.dtype)
     table[old] = trained[list(small.values())]
     _set_tokenizer(model.tokenizer, full.tokenizer.backend_tokenizer.to_str())

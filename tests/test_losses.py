@@ -1,0 +1,52 @@
+"""The sorted loss against sentence-transformers' own: equal values and gradients, whatever the parts."""
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from test_encoders import build_tiny
+
+from xir_lib.losses import SortedBatchLoss
+
+QUERIES = ["a b", "c", "d e f g h i j k l m n o p", "g h i", "ab cd ef", "p o n m"]
+PASSAGES = ["b a " * 9, "c c", "h", "m n o p " * 4, "d", "ef gh"]
+NEGATIVES = ["n", "o p " * 7, "a", "b b b", "k l m n", "c d"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
+    model = SentenceTransformer(str(build_tiny(tmp_path_factory.mktemp("encoder"))), device="cpu")
+    return model.eval()  # without dropout, whose random numbers depend on the parts
+
+
+def loss_and_gradients(
+    loss: MultipleNegativesRankingLoss, model: SentenceTransformer
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    value = loss([model.preprocess(texts) for texts in (QUERIES, PASSAGES, NEGATIVES)], torch.empty(0))
+    value.backward()
+    return value.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("part_tokens", [1, 20, 64, 10_000])
+def test_value_and_gradients_are_the_stock_loss_s(model: SentenceTransformer, part_tokens: int) -> None:
+    expected, wanted = loss_and_gradients(MultipleNegativesRankingLoss(model, scale=20.0), model)
+    value, found = loss_and_gradients(SortedBatchLoss(model, scale=20.0, part_tokens=part_tokens), model)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_short_texts_are_not_padded_to_the_longest(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda part, **kw: (seen.append(tuple(part["input_ids"].shape)), forward(part, **kw))[1]
+    )
+    features = [model.preprocess(texts) for texts in (QUERIES, PASSAGES)]
+    stock = sum(f["input_ids"].numel() for f in features)
+    SortedBatchLoss(model, part_tokens=20)(features, torch.empty(0))
+    assert sum(rows for rows, _ in seen) == 12  # every text once
+    assert sum(rows * tokens for rows, tokens in seen) < 0.6 * stock
+    assert all(rows * tokens <= 20 or rows == 1 for rows, tokens in seen)

@@ -1,0 +1,59 @@
+"""In-batch contrastive loss that spends no work on padding.
+
+The loss is sentence-transformers' `MultipleNegativesRankingLoss` (InfoNCE over the batch); only the way to the embeddings
+differs. The stock loss pads a column of the batch to its longest text. Here a column is sorted by length and cut into
+parts of about `part_tokens` tokens, each padded to its own longest text: on a CPU the activations of a part stay in
+the cache, and what is kept for the backward pass shrinks by the padding left out. Values and gradients are those of the
+stock loss up to rounding and to the random numbers of dropout. Knows no strategy and no data set.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+
+class SortedBatchLoss(MultipleNegativesRankingLoss):
+    """`MultipleNegativesRankingLoss` whose columns are embedded in parts of similar length.
+
+    `part_tokens` bounds rows x longest row of a part, a single long text excepted. The default is 512 on a CPU, where
+    2,048 saved nothing and 256 no more (`tests/benchmarks/training_speed.py`), and 65,536 on a GPU, which wants its
+    column at once. The remaining arguments are the parent's.
+    """
+
+    def __init__(self, model: Any, *, part_tokens: int | None = None, **arguments: Any) -> None:
+        super().__init__(model, **arguments)
+        self.part_tokens = part_tokens or (512 if model.device.type == "cpu" else 65536)
+
+    def forward(self, sentence_features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of the batch, a scalar; features as the trainer's collator makes them."""
+        embeddings = [embed_sorted(self.model, features, self.part_tokens) for features in sentence_features]
+        return self.compute_loss_from_embeddings(embeddings, labels)
+
+
+def embed_sorted(model: Any, features: dict[str, Any], part_tokens: int) -> torch.Tensor:
+    """Embed one column, (batch, dim), by parts of similar length; rows keep their order."""
+    mask = features["attention_mask"]  # (batch, tokens)
+    lengths = mask.sum(dim=1)
+    order = torch.argsort(lengths, stable=True)
+    parts: list[torch.Tensor] = []
+    rows: list[int] = []
+    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if rows and (len(rows) + 1) * length > part_tokens:  # ascending, so this row is the longest so far
+            parts.append(_part(model, features, rows))
+            rows = []
+        rows.append(row)
+    parts.append(_part(model, features, rows))
+    embeddings = torch.cat(parts)
+    return embeddings[torch.argsort(order)]
+
+
+def _part(model: Any, features: dict[str, Any], rows: list[int]) -> torch.Tensor:
+    mask = features["attention_mask"]
+    used = mask[rows].any(dim=0)
+    part = {
+        key: value[rows][:, used] if torch.is_tensor(value) and value.shape == mask.shape else value
+        for key, value in features.items()
+    }
+    return model(part)["sentence_embedding"]  # (rows, dim)
