@@ -50,3 +50,16 @@ def test_short_texts_are_not_padded_to_the_longest(model: SentenceTransformer, m
     assert sum(rows for rows, _ in seen) == 12  # every text once
     assert sum(rows * tokens for rows, tokens in seen) < 0.6 * stock
     assert all(rows * tokens <= 20 or rows == 1 for rows, tokens in seen)
+
+
+def test_recomputing_changes_no_gradient_even_with_dropout(model: SentenceTransformer) -> None:
+    found = []
+    model.train()
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        found.append(loss_and_gradients(SortedBatchLoss(model, scale=20.0, part_tokens=20, recompute=recompute), model))
+    model.eval()
+    plain = loss_and_gradients(SortedBatchLoss(model, scale=20.0, part_tokens=20), model)
+    assert found[0][0] == found[1][0] != plain[0]  # dropout was on
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-5, atol=1e-7, msg=name)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch.utils.checkpoint import checkpoint
 
 
 class SortedBatchLoss(MultipleNegativesRankingLoss):
@@ -19,37 +20,41 @@ class SortedBatchLoss(MultipleNegativesRankingLoss):
 
     `part_tokens` bounds rows x longest row of a part, a single long text excepted. The default is 512 on a CPU, where
     2,048 saved nothing and 256 no more (`tests/benchmarks/training_speed.py`), and 65,536 on a GPU, which wants its
-    column at once. The remaining arguments are the parent's.
+    column at once. `recompute` keeps only the embeddings of a part and runs it a second time, dropout included, for its
+    gradient: memory is that of one part, whatever the batch, for a third more time (the trade of GradCache, Gao et al.
+    2021, made by `torch.utils.checkpoint`). The remaining arguments are the parent's.
     """
 
-    def __init__(self, model: Any, *, part_tokens: int | None = None, **arguments: Any) -> None:
+    def __init__(self, model: Any, *, part_tokens: int | None = None, recompute: bool = False, **arguments: Any) -> None:
         super().__init__(model, **arguments)
+        self.recompute = recompute
         self.part_tokens = part_tokens or (512 if model.device.type == "cpu" else 65536)
 
     def forward(self, sentence_features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of the batch, a scalar; features as the trainer's collator makes them."""
-        embeddings = [embed_sorted(self.model, features, self.part_tokens) for features in sentence_features]
+        embeddings = [embed_sorted(self.model, column, self.part_tokens, self.recompute) for column in sentence_features]
         return self.compute_loss_from_embeddings(embeddings, labels)
 
 
-def embed_sorted(model: Any, features: dict[str, Any], part_tokens: int) -> torch.Tensor:
+def embed_sorted(model: Any, features: dict[str, Any], part_tokens: int, recompute: bool = False) -> torch.Tensor:
     """Embed one column, (batch, dim), by parts of similar length; rows keep their order."""
     mask = features["attention_mask"]  # (batch, tokens)
     lengths = mask.sum(dim=1)
     order = torch.argsort(lengths, stable=True)
-    parts: list[torch.Tensor] = []
-    rows: list[int] = []
+    parts: list[list[int]] = [[]]
     for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if rows and (len(rows) + 1) * length > part_tokens:  # ascending, so this row is the longest so far
-            parts.append(_part(model, features, rows))
-            rows = []
-        rows.append(row)
-    parts.append(_part(model, features, rows))
-    embeddings = torch.cat(parts)
+        if parts[-1] and (len(parts[-1]) + 1) * length > part_tokens:  # ascending, so this row is the longest so far
+            parts.append([])
+        parts[-1].append(row)
+    if recompute:
+        done = [checkpoint(_embed, model, features, rows, use_reentrant=False) for rows in parts]
+    else:
+        done = [_embed(model, features, rows) for rows in parts]
+    embeddings = torch.cat(done)
     return embeddings[torch.argsort(order)]
 
 
-def _part(model: Any, features: dict[str, Any], rows: list[int]) -> torch.Tensor:
+def _embed(model: Any, features: dict[str, Any], rows: list[int]) -> torch.Tensor:
     mask = features["attention_mask"]
     used = mask[rows].any(dim=0)
     part = {
