@@ -1,4 +1,4 @@
-"""Is a difference between two systems larger than chance over the articles that were asked about?
+"""Is a difference between two systems larger than chance over the articles asked about and the seeds trained with?
 
 The rows of a parallel test set are not independent: translations of one question, and questions on one article,
 rise and fall together, and tests over single queries find differences where there are none (measured: 1.3 to 2.3 times
@@ -6,12 +6,27 @@ too narrow). So everything here resamples whole *groups* (articles, countries), 
 together, and the statistic is the printed one: the macro mean over cells (query language, pool), recomputed exactly for
 each resample from the sums of `metrics.group_sums`.
 
-What this does not cover: another training seed (a checkpoint is not a strategy), and populations of few groups. Below
-some 20 groups a percentile interval is too narrow; with g groups p cannot fall below 2 / 2^g.
+**Input**: per system one table of `metrics.group_sums` (group, setting, query_lang, pool, measure, n, total), and where a
+strategy was trained several times a column `seed` besides, the tables of its runs below each other. A table without
+`seed` (an encoder as it is, or seeds averaged beforehand) holds for every seed of the other. The group is whatever
+`metrics.group_sums` was given: article, paragraph (sensitivity) or query (`design_effect`).
+
+**Two levels.** Seeds and groups are drawn independently of each other (Owen 2007, *The pigeonhole bootstrap*), the same
+draws whatever the two systems, so that differences between several strategies add up draw by draw. Of S seeds S - 1 are
+drawn: the variance of the mean is then unbiased (Rao and Wu 1988), S of S would give (S - 1) / S of it. Group
+draws keep their G of G, where the loss is a fiftieth.
+
+What this does not cover: populations of few groups (below some 20 a percentile interval is too narrow, and p cannot fall
+below 2 / 2^g), and few seeds that differ much: an interval reaches hardly further than the seeds did. In the calibration
+test (48 groups) intervals for 95 % cover 93 to 95 % if 3 or 5 seeds add as much variance as the groups, 88 % if 3 seeds
+add four times as much; `p` alone, which ignores seeds, then finds something in 30 % of the cases where nothing is. One
+seed speaks of checkpoints, not of strategies.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,43 +35,131 @@ from numpy.typing import ArrayLike, NDArray
 from xir_lib.errors import InputError
 
 Matrix = NDArray[np.float64]
-KEYS = ["group", "query_lang", "pool"]
+KEYS = ["seed", "group", "query_lang", "pool"]
 BATCH = 1000  # resamples at a time: bounds memory where groups are many
+ALPHA, POWER = 0.05, 0.8
+A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR = "a better", "b better", "equivalent", "non-inferior"
+NOT_DECIDABLE = "not decidable"  # a verdict that begins so goes on with the minimum detectable effect
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The macro mean of a minus that of b, its 95 % bootstrap interval over groups, and the two-sided p-value."""
+    """The macro mean of a minus that of b, averaged over seeds, and what is known of its error.
+
+    `low` and `high` are the 95 % bootstrap interval over groups and seeds, `se` the standard deviation of that bootstrap,
+    `se_groups` the same with the seeds kept as they are. `p` is the two-sided p-value over groups. `per_seed` are the
+    differences of the single seeds, in order. `draws` are the bootstrap's differences, (n_resamples,).
+    """
 
     difference: float
     low: float
     high: float
     p: float
     n_groups: int
+    per_seed: tuple[float, ...]
+    se: float
+    se_groups: float
+    draws: Matrix = field(repr=False, compare=False)
+
+    @property
+    def mde(self) -> float:
+        """The minimum detectable effect: the true difference that a two-sided test at .05 finds in 80 % of repetitions.
+
+        (z_.975 + z_.8) se = 2.80 se, with the error estimated here; a normal approximation.
+        """
+        normal = NormalDist()
+        return (normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)) * self.se
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the percentile interval of the difference at `level`, .9 for instance."""
+        if not 0 < level < 1:
+            raise InputError(f"level must be between 0 and 1, got {level}; use .95, or .9 for two one-sided tests at .05")
+        low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def p_non_inferior(self, margin: float, *, lower_is_better: bool = False) -> float:
+        """Return the one-sided p-value of "a is worse than b by the margin or more".
+
+        The share of draws at or beyond the margin, (1 + hits) / (1 + n) as it is never 0. Below .05 means that the 90 %
+        interval ends short of the margin on the bad side.
+        """
+        _check_margin(margin)
+        beyond = self.draws >= margin if lower_is_better else self.draws <= -margin
+        return (1 + int(np.count_nonzero(beyond))) / (1 + len(self.draws))
+
+    def p_equivalent(self, margin: float) -> float:
+        """Return the p-value of "a and b differ by the margin or more": the larger of two one-sided ones (TOST).
+
+        Below .05 means that the 90 % interval lies inside the margins.
+        """
+        return max(self.p_non_inferior(margin), self.p_non_inferior(margin, lower_is_better=True))
 
 
 def compare(
     sums_a: pd.DataFrame, sums_b: pd.DataFrame, *, setting: str, measure: str, n_resamples: int = 10_000, seed: int = 0
 ) -> Comparison:
-    """Compare two systems on the same queries by paired bootstrap and paired randomisation over groups.
+    """Compare two systems on the same queries by paired bootstrap over groups and seeds and paired randomisation over groups.
 
     Args:
-        sums_a: `metrics.group_sums` of one system (columns group, setting, query_lang, pool, measure, n, total).
-        sums_b: the other's, on the same queries.
+        sums_a: the sums of one system, see **Input** above.
+        sums_b: the other's, on the same queries and, where both have seeds, the same seeds.
         setting: one of `metrics.SETTINGS`.
         measure: a measure of the tables, `mAP` or `rank distance` for instance.
         n_resamples: number of bootstrap resamples, and of randomisations.
-        seed: determines both; the same call gives the same numbers.
+        seed: determines both; the same call gives the same numbers. Not a training seed.
 
-    Interval: groups drawn with replacement, percentiles 2.5 and 97.5 of the difference. A cell none of whose groups
-    is drawn is left out of that resample's mean. p: in each group a and b are swapped with probability 1/2, and p is the
-    share of randomisations with a difference at least as large in size, the observed one counted in: (1 + hits) / (1 + n).
+    Interval: groups and seeds drawn with replacement, percentiles 2.5 and 97.5 of the difference. A cell none of whose
+    groups is drawn is left out of that resample's mean. p: the differences are averaged over seeds, in each group a and b
+    are swapped with probability 1/2, and p is the share of randomisations with a difference at least as large in size, the
+    observed one counted in: (1 + hits) / (1 + n). So p speaks of these checkpoints on other groups; `verdict` asks for both.
 
-    Raises `InputError` if the tables lack the setting or measure, do not cover the same queries, or have one group only.
+    Raises `InputError` if the tables lack the setting or measure, do not cover the same queries and seeds, hold a row
+    twice or a NaN, or have one group only.
     """
     if n_resamples < 1:
         raise InputError(f"n_resamples must be at least 1, got {n_resamples}")
     return _compare(*_difference_matrices(sums_a, sums_b, setting, measure), n_resamples, seed)
+
+
+def verdict(result: Comparison, *, margin: float | None, p: float | None = None, lower_is_better: bool = False) -> str:
+    """Say in words what a comparison decides, at level .05.
+
+    Args:
+        result: of `compare`.
+        margin: the largest difference that does not matter, declared beforehand in units of the measure; None: no margin
+            was declared, and equivalence and non-inferiority are not tested.
+        p: the p-value adjusted for its family (`holm`), if it belongs to one; else the comparison's own is taken.
+        lower_is_better: true for rank distance.
+
+    The first that holds: "a better" or "b better", if p < .05 *and* the 95 % interval over groups and seeds lies on that
+    side of 0 (p alone ignores the seeds, the interval alone ignores the family); "equivalent", if the 90 % interval lies
+    within the margins; "non-inferior" (a to b), if it does on the bad side; else "not decidable", with the minimum
+    detectable effect. A difference can be certain and smaller than the margin: the verdict then names the better one.
+    """
+    if (result.p if p is None else p) < ALPHA and not result.low <= 0 <= result.high:
+        return A_BETTER if (result.difference > 0) != lower_is_better else B_BETTER
+    if margin is not None:
+        if result.p_equivalent(margin) < ALPHA:
+            return EQUIVALENT
+        if result.p_non_inferior(margin, lower_is_better=lower_is_better) < ALPHA:
+            return NON_INFERIOR
+    return f"{NOT_DECIDABLE} (minimum detectable effect {result.mde:.2g})"
+
+
+def design_effect(by_group: Comparison, by_query: Comparison) -> float:
+    """Return the variance of the difference by groups over that by single queries, both with the seeds as they are.
+
+    Both of `compare` on the same scores, the second with `metrics.group_sums` of `per_query.assign(group=query_id)`; for
+    thousands of queries 2,000 resamples do. 1: grouping does not matter; 4: an interval that ignores it is half as wide as
+    it should be. For m queries in each group with intraclass correlation r it is 1 + (m - 1) r (Kish 1965). NaN if the
+    systems do not differ at all.
+    """
+    if not np.isclose(by_group.difference, by_query.difference, rtol=1e-6, atol=1e-9):
+        raise InputError(
+            f"differences {by_group.difference:.6g} and {by_query.difference:.6g} are not of the same scores; "
+            "give one comparison by group and one by query"
+        )
+    return (by_group.se_groups / by_query.se_groups) ** 2 if by_query.se_groups else float("nan")
 
 
 def holm(p_values: ArrayLike) -> Matrix:
@@ -65,45 +168,84 @@ def holm(p_values: ArrayLike) -> Matrix:
     The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1 (Holm 1979): rejecting where
     the result is below .05 keeps the chance of any false rejection below .05, under any dependence.
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
-        raise InputError(f"p-values must be a list of numbers in [0, 1], got {p_values!r}")
+    p = _p_values(p_values)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return adjusted
 
 
-def _compare(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Comparison:
-    """Do what `compare` says, on the queries and the summed differences per (group, cell)."""
-    observed = float(_macro(n.sum(axis=0), total.sum(axis=0)))
+def benjamini_hochberg(p_values: ArrayLike) -> Matrix:
+    """Return p-values adjusted for the false discovery rate, in the given order; for what is exploratory.
 
-    drawn = _bootstrap(n, total, n_resamples, np.random.default_rng([seed, 0]))
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    Of the results below .05 no more than 5 % are expected to be false (Benjamini and Hochberg 1995), under independence or
+    positive dependence. SciPy's.
+    """
+    from scipy.stats import false_discovery_control
+
+    p = _p_values(p_values)
+    return np.asarray(false_discovery_control(p), dtype=np.float64) if len(p) else p
+
+
+def _p_values(p_values: ArrayLike) -> Matrix:
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
+        raise InputError(f"p-values must be a list of numbers in [0, 1], got {p_values!r}")
+    return p
+
+
+def _check_margin(margin: float) -> None:
+    if not margin > 0:
+        raise InputError(f"margin must be above 0, got {margin}; declare the largest difference that does not matter")
+
+
+def _compare(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Comparison:
+    """Do what `compare` says, on the queries (groups, cells) and the summed differences (seeds, groups, cells)."""
+    per_seed = _macro(n.sum(axis=0), total.sum(axis=1))  # (seeds,)
+    observed = float(per_seed.mean())
+
+    by_seed = _bootstrap(n, total, n_resamples, np.random.default_rng([seed, 0]))  # (resamples, seeds)
+    seeds = len(total)
+    times = np.random.default_rng([seed, 2]).multinomial(max(1, seeds - 1), np.full(seeds, 1 / seeds), size=n_resamples)
+    draws = np.average(by_seed, axis=1, weights=times)
+    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
 
     # Swapping leaves every cell's n as it is, so the macro mean is a weighted sum of the groups' signs.
-    weight = (total / n.sum(axis=0)).mean(axis=1)  # (groups,)
+    weight = (total.mean(axis=0) / n.sum(axis=0)).mean(axis=1)  # (groups,)
     threshold = abs(observed) - 1e-12 * np.abs(weight).sum()  # equal sums must count as equal, however they were rounded
     hits = sum(
         int(np.count_nonzero(np.abs(sign @ weight) >= threshold))
         for sign in _signs(n_resamples, len(weight), np.random.default_rng([seed, 1]))
     )
-    return Comparison(observed, float(low), float(high), (1 + hits) / (1 + n_resamples), len(n))
+    return Comparison(
+        difference=observed,
+        low=float(low),
+        high=float(high),
+        p=(1 + hits) / (1 + n_resamples),
+        n_groups=len(n),
+        per_seed=tuple(per_seed.tolist()),
+        se=float(draws.std()),
+        se_groups=float(by_seed.mean(axis=1).std()),
+        draws=draws,
+    )
 
 
-def _macro(n: NDArray, total: NDArray) -> Matrix:
-    """Mean over the cells (last axis) that hold a query of total / n."""
-    filled = n > 0
+def _macro(n: Matrix, total: Matrix) -> Matrix:
+    """Mean over the cells (last axis) that hold a query of total / n; `n` may lack leading axes of `total`."""
+    filled = np.broadcast_to(n > 0, total.shape)
     means = np.divide(total, n, out=np.zeros(total.shape), where=filled)
-    return means.sum(axis=-1) / filled.sum(axis=-1)
+    result: Matrix = means.sum(axis=-1) / filled.sum(axis=-1)
+    return result
 
 
 def _bootstrap(n: Matrix, total: Matrix, n_resamples: int, rng: np.random.Generator) -> Matrix:
+    """Return the difference of each seed, (n_resamples, seeds), on groups drawn with replacement, the same for all seeds."""
     groups = len(n)
     parts = []
     for size in _batches(n_resamples):
         times = rng.multinomial(groups, np.full(groups, 1 / groups), size=size).astype(np.float64)  # (size, groups)
-        parts.append(_macro(times @ n, times @ total))
+        counts = times @ n
+        parts.append(np.stack([_macro(counts, times @ one) for one in total], axis=1))  # a seed at a time: memory
     return np.concatenate(parts)
 
 
@@ -117,33 +259,45 @@ def _batches(n_resamples: int) -> list[int]:
 
 
 def _difference_matrices(sums_a: pd.DataFrame, sums_b: pd.DataFrame, setting: str, measure: str) -> tuple[Matrix, Matrix]:
-    """Return n and total_a - total_b as (groups, cells), groups and cells in alphabetical order."""
-    chosen_a, chosen_b = (_chosen(sums, setting, measure) for sums in (sums_a, sums_b))
-    both = chosen_a.join(chosen_b, how="outer", lsuffix="_a", rsuffix="_b", sort=True, validate="one_to_one").fillna(0.0)
-    differing = both[both["n_a"] != both["n_b"]]
-    if len(differing):
-        (group, query_lang, pool), (here, there) = differing.index[0], differing[["n_a", "n_b"]].iloc[0]
-        raise InputError(
-            f"group {group!r}, {query_lang} queries in pool {pool}: {here:.0f} of a, {there:.0f} of b; give the same queries"
-        )
-    groups, row = np.unique(both.index.get_level_values("group"), return_inverse=True)
-    column = both.groupby(["query_lang", "pool"]).ngroup().to_numpy()
+    """Return n, (groups, cells), and total_a - total_b, (seeds, groups, cells), each axis in sorted order."""
+    trained = next((list(sums["seed"].unique()) for sums in (sums_a, sums_b) if "seed" in sums), [0])
+    tables = (_chosen(sums, setting, measure, trained).assign(system=i) for i, sums in enumerate((sums_a, sums_b)))
+    both = pd.concat(tables, ignore_index=True)
+    row, groups = pd.factorize(both["group"], sort=True)
+    layer, seeds = pd.factorize(both["seed"], sort=True)
+    by_cell = both.groupby(["query_lang", "pool"])
+    column, cells = by_cell.ngroup().to_numpy(), list(by_cell.indices)
     if len(groups) < 2:
         raise InputError(f"{setting} {measure} has one group, {groups[0]!r}; resampling by group needs at least 2, better 20")
-    n, total = np.zeros((2, len(groups), column.max() + 1))
-    n[row, column] = both["n_a"]
-    total[row, column] = both["total_a"] - both["total_b"]
-    return n, total
+    if (again := both.duplicated(["system", *KEYS])).any():
+        twice = both[again].iloc[0]
+        raise InputError(
+            f"group {twice['group']!r}, {twice['query_lang']} queries in pool {twice['pool']}: two rows of "
+            f"{'ab'[twice['system']]}; number the trainings of a strategy in a column seed"
+        )
+    if not np.isfinite(both["total"]).all():
+        raise InputError(f"{setting} {measure} has a sum that is no number; leave out queries without a value before summing")
+    n, total = np.zeros((2, 2, len(seeds), len(groups), len(cells)))  # (n and total, systems, seeds, groups, cells)
+    where = both["system"].to_numpy(), layer, row, column
+    n[where] = both["n"]
+    total[where] = both["total"]
+    for system, seed, group, cell in np.argwhere(n != n[0, 0])[:1]:
+        query_lang, pool = cells[cell]
+        with_seed = [f" with seed {seeds[i]}" if len(seeds) > 1 else "" for i in (0, seed)]
+        raise InputError(
+            f"group {groups[group]!r}, {query_lang} queries in pool {pool}: {n[0, 0, group, cell]:.0f} of a{with_seed[0]}, "
+            f"{n[system, seed, group, cell]:.0f} of {'ab'[system]}{with_seed[1]}; give the same queries and seeds"
+        )
+    return n[0, 0], total[0] - total[1]
 
 
-def _chosen(sums: pd.DataFrame, setting: str, measure: str) -> pd.DataFrame:
-    """Return n and total of one setting and measure, indexed by (group, query_lang, pool)."""
+def _chosen(sums: pd.DataFrame, setting: str, measure: str, seeds: list[Any]) -> pd.DataFrame:
+    """Return seed, group, query_lang, pool, n and total of one setting and measure; repeated for each seed if it has none."""
     chosen = sums[(sums["setting"] == setting) & (sums["measure"] == measure)]
     if chosen.empty:
         known = dict.fromkeys(f"{s} {m}" for s, m in zip(sums["setting"], sums["measure"], strict=True))
         raise InputError(f"no values of {setting} {measure}; the table has {', '.join(known) or 'no rows'}")
-    keys = [chosen[key].to_numpy(dtype=object) for key in KEYS]  # not categories: those of a and b may differ
-    return pd.DataFrame(
-        {"n": chosen["n"].to_numpy(np.float64), "total": chosen["total"].to_numpy(np.float64)},
-        index=pd.MultiIndex.from_arrays(keys, names=KEYS),
-    )
+    if "seed" not in chosen:
+        chosen = pd.concat([chosen.assign(seed=seed) for seed in seeds])
+    plain = chosen[KEYS].astype(object)  # not categories: those of a and b may differ
+    return plain.assign(n=chosen["n"].astype(np.float64), total=chosen["total"].astype(np.float64))
