@@ -55,70 +55,52 @@ def parallel_problem(rng, n_ids, n_langs, distractors, vectors):
 GRID = np.array([[1, 0], [0, 1], [1, 1], [-1, 0], [2, -1], [1, 2]], dtype=np.float32)
 
 
+# What trec_eval calls each measure; MRR@k is its recip_rank on a run cut at k.
+TREC_EVAL = {
+    "mAP": "map",
+    "R@1": "recall_1",
+    "R@3": "recall_3",
+    "R@10": "recall_10",
+    "nDCG@3": "ndcg_cut_3",
+    "nDCG@10": "ndcg_cut_10",
+}
+CUT = {"MRR@2": 2, "MRR@10": 10}
+
+
 @settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.integers(1, 6))
-def test_every_query_in_every_pool_equals_trec_eval(seed, n_ids, n_langs, distractors, n_vectors):
-    queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(
-        np.random.default_rng(seed), n_ids, n_langs, distractors, GRID[:n_vectors]
-    )
-    ranks = relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids))
-    per_query = metrics.score_settings(ranks, query_table(langs), LANGUAGES[:n_langs])
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.integers(1, 6), st.booleans())
+def test_every_query_in_every_pool_equals_trec_eval(seed, n_ids, n_langs, distractors, n_vectors, graded):
+    rng = np.random.default_rng(seed)
+    queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(rng, n_ids, n_langs, distractors, GRID[:n_vectors])
+    docs = docs * (1 + rng.integers(0, 9, len(docs)) * 1e-12)[:, None]  # ties in float32 that are none in float64
+    gains = rng.integers(1, 4, len(relevant)) if graded else np.ones(len(relevant), int)
+    ranks = relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids), gains=gains if graded else None)
+    per_query = metrics.score_settings(ranks, query_table(langs), LANGUAGES[:n_langs], [*TREC_EVAL, *CUT])
     ours = {(r.query_id, r.pool, r.measure): (r.value, r.setting) for r in per_query.itertuples()}
-    scores = queries @ docs.T
+    scores = queries.astype(np.float64) @ docs.T
     expected = {}
     for pool in [*range(n_langs), None]:
         inside = [d for d in range(len(docs)) if pool is None or doc_lang[d] == pool]
         qrels: dict = {}
-        for q, d in relevant.tolist():
+        for (q, d), gain in zip(relevant.tolist(), gains.tolist(), strict=True):
             if d in inside:
-                qrels.setdefault(f"q{q}", {})[doc_ids[d]] = 1
+                qrels.setdefault(f"q{q}", {})[doc_ids[d]] = gain
         run = {f"q{q}": {doc_ids[d]: float(scores[q, d]) for d in inside} for q in range(len(queries))}
+        found = pytrec_eval.RelevanceEvaluator(qrels, {"map", "recall.1,3,10", "ndcg_cut.3,10"}).evaluate(run)
+        for k in CUT.values():
+            head = {q: dict(sorted(of.items(), key=lambda x: (np.float32(x[1]), x[0]))[-k:]) for q, of in run.items()}
+            for query, values in pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(head).items():
+                found[query][f"MRR@{k}"] = values["recip_rank"]
         name = "all" if pool is None else LANGUAGES[pool]
-        for query, values in pytrec_eval.RelevanceEvaluator(qrels, {"map", "recall.1,10"}).evaluate(run).items():
+        for query, values in found.items():
             lang = langs[int(query[1:])]
             setting = "multilingual" if pool is None else "monolingual" if name == lang else "cross-lingual"
-            for theirs, measure in (("map", "mAP"), ("recall_1", "R@1"), ("recall_10", "R@10")):
-                expected[query, name, measure] = (values[theirs], setting)
+            for measure in [*TREC_EVAL, *CUT]:
+                expected[query, name, measure] = (values[TREC_EVAL.get(measure, measure)], setting)
     assert ours.keys() == expected.keys()
     for key, (value, setting) in expected.items():
-        assert ours[key][0] == pytest.approx(value, abs=1e-6)
+        assert ours[key][0] == pytest.approx(value, abs=1e-9, rel=0), key
         assert ours[key][1] == setting
-
-
-def literal_average_precision(ranking, relevant):
-    hits, total = 0, 0.0
-    for position, doc in enumerate(ranking, 1):
-        if doc in relevant:
-            hits += 1
-            total += hits / position
-    return total / len(relevant)
-
-
-def test_macro_and_micro_average_equal_a_literal_lareqa_evaluation():
-    """LAReQA: rank all candidates of the pool per question, average precision, average over questions."""
-    rng = np.random.default_rng(3)
-    vectors = rng.standard_normal((60, 8)).astype(np.float32)
-    queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(rng, 25, 3, 30, vectors)
-    ranks = relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids))
-    per_query = metrics.score_settings(ranks, query_table(langs), LANGUAGES)
-    scores = queries @ docs.T
-    by_cell: dict = {}
-    for q in range(len(queries)):
-        for pool in [*LANGUAGES, "all"]:
-            inside = [d for d in range(len(docs)) if pool in ("all", LANGUAGES[doc_lang[d]])]
-            wanted = {d for query, d in relevant.tolist() if query == q and d in inside}
-            if wanted:
-                ranking = sorted(inside, key=lambda d: (scores[q, d], doc_ids[d]), reverse=True)
-                by_cell.setdefault((langs[q], pool), []).append(literal_average_precision(ranking, wanted))
-    multilingual = [by_cell[lang, "all"] for lang in LANGUAGES]
-    cross = [by_cell[a, b] for a in LANGUAGES for b in LANGUAGES if a != b]
-    macro = metrics.macro(per_query)
-    assert macro["monolingual"]["mAP"] == pytest.approx(np.mean([np.mean(by_cell[a, a]) for a in LANGUAGES]), abs=1e-6)
-    assert macro["cross-lingual"]["mAP"] == pytest.approx(np.mean([np.mean(values) for values in cross]), abs=1e-6)
-    assert macro["multilingual"]["mAP"] == pytest.approx(np.mean([np.mean(values) for values in multilingual]), abs=1e-6)
-    micro = per_query[(per_query["setting"] == "cross-lingual") & (per_query["measure"] == "mAP")]["value"].mean()
-    assert micro == pytest.approx(np.mean(np.concatenate(cross)), abs=1e-6)
-    assert abs(micro - macro["cross-lingual"]["mAP"]) > 1e-4  # the cells differ in size: the two averages are two numbers
 
 
 def test_hand_worked_pools():
@@ -130,6 +112,20 @@ def test_hand_worked_pools():
     assert table["de", "mAP"] == 0.5 and table["de", "R@1"] == 0  # d2 d3
     assert table["all", "mAP"] == pytest.approx((1 / 2 + 2 / 3) / 2)  # d2 d0 d3 d1
     assert table["all", "R@1"] == 0 and table["all", "R@10"] == 1
+
+
+def test_graded_ndcg_by_hand():
+    # Grades 3, 1, 2 at ranks 2, 1, 5. DCG@3: 1 / log2(2) + 3 / log2(3); the best order is 3, 2, 1.
+    query, rank, gains = np.zeros(3, int), np.array([2, 1, 5]), np.array([3, 1, 2])
+    best = 3 + 2 / np.log2(3) + 1 / 2
+    assert metrics.ndcg_at(query, rank, 1, 3, gains)[0] == pytest.approx((1 + 3 / np.log2(3)) / best, abs=1e-15)
+    assert metrics.ndcg_at(query, rank, 1, 1, gains)[0] == pytest.approx(1 / 3, abs=1e-15)  # grade 1 where 3 could be
+    assert metrics.ndcg_at(query, rank, 1, 5)[0] == pytest.approx(
+        (1 + 1 / np.log2(3) + 1 / np.log2(6)) / (1 + 1 / np.log2(3) + 1 / 2), abs=1e-15
+    )
+    assert metrics.reciprocal_rank_at(query, rank + 1, 2, 2).tolist()[0] == 0.5
+    assert metrics.reciprocal_rank_at(query, rank + 1, 2, 1).tolist()[0] == 0
+    assert np.isnan(metrics.reciprocal_rank_at(query, rank, 2, 1)[1]) and np.isnan(metrics.ndcg_at(query, rank, 2, 1)[1])
 
 
 def test_perfect_worst_and_missing():
@@ -151,6 +147,7 @@ def test_macro_weighs_cells_not_queries():
     rows = [("q1", "g", "multilingual", "en", "all", "mAP", v) for v in (1, 0, 0, 0)]  # mean .25
     rows += [("q2", "g", "multilingual", "yo", "all", "mAP", 0.75)]  # mean .75
     assert metrics.macro(frame(rows)) == {"multilingual": {"mAP": 0.5}}  # micro: 1.75 / 5 = .35
+    assert metrics.micro(frame(rows)) == {"multilingual": {"mAP": 0.35}}
     assert metrics.cells(frame(rows))["value"].tolist() == [0.25, 0.75]
 
 
@@ -197,7 +194,8 @@ def test_recall_ceilings_are_the_published_ones_and_reached_by_a_perfect_ranking
     table = query_table(["en", "en", "de", "sw"])
     languages = [f"l{i:02d}" for i in range(12)]
     reached = metrics.macro(metrics.score_settings(ragged, table, languages))["multilingual"]
-    assert reached == pytest.approx({"mAP": 1.0, **metrics.recall_ceilings(ragged, table)}, abs=1e-6)
+    assert reached == pytest.approx({"mAP": 1.0, **metrics.recall_ceilings(ragged, table)}, abs=1e-12)
+    assert metrics.recall_ceilings(ragged, table, [3]) == {"R@3": pytest.approx(((1 + 3 / 4) / 2 + 3 / 11 + 3 / 12) / 3)}
     assert metrics.recall_ceilings(ragged, table)["R@1"] == pytest.approx(((1 / 2 + 1 / 4) / 2 + 1 / 11 + 1 / 12) / 3)
 
 
@@ -211,10 +209,17 @@ def test_bad_input_is_named():
         metrics.score_settings(ranks, table.iloc[:1], ["de", "en"])
     with pytest.raises(InputError, match="query 'q1' has no group"):
         metrics.group_sums(metrics.score_settings(ranks, table.assign(group=["a", None]), ["de", "en"]))
+    for measure in ("P@5", "R@0", "nDCG", "map", "R@10 "):
+        with pytest.raises(InputError, match=f"unknown measure '{measure}'; use mAP"):
+            metrics.score_settings(ranks, table, ["de", "en"], [measure])
+    one = np.ones((1, 1))
+    for gains, message in (([0], "judgement 0 has grade 0"), ([1, 2], r"shape \(2,\)"), ([0.5], "integers are needed")):
+        with pytest.raises(InputError, match=message):
+            relevant_ranks(one, one, [0], [0], [0], [0], gains=gains)
 
 
 def test_settings_are_listed_in_the_order_of_the_paper():
     per_query = metrics.score_settings(perfect([2, 2]), query_table(["en", "de"]), ["de", "en"])
     assert tuple(metrics.macro(per_query)) == metrics.SETTINGS
-    assert per_query["value"].dtype == np.float32
+    assert per_query["value"].dtype == np.float64
     assert all(a <= b for a, b in pairwise(per_query["measure"].cat.codes.unique()))

@@ -40,6 +40,8 @@ class RelevantRanks:
     outranked_by: NDArray[np.int32]  # (n_rel, n_langs)
     pool_sizes: IntArray  # (n_langs,) passages per language
     n_queries: int
+    gains: IntArray | None = None  # (n_rel,) grade of each relevant passage, at least 1; None: all 1
+    top_counts: IntArray | None = None  # (n_queries, n_langs) passages of each language among the query's first k, if asked for
 
     @property
     def n_relevant(self) -> IntArray:
@@ -78,6 +80,9 @@ def relevant_ranks(
     query_index: ArrayLike,
     doc_index: ArrayLike,
     ties: ArrayLike,
+    *,
+    gains: ArrayLike | None = None,
+    top: int = 0,
 ) -> RelevantRanks:
     """Count, per judgement and passage language, the passages that outrank the relevant one.
 
@@ -88,10 +93,13 @@ def relevant_ranks(
         query_index: (n_rel,) row of the query of each judgement; every query needs at least one.
         doc_index: (n_rel,) row of its relevant passage.
         ties: (n_docs,) the passages' `tie_order`, smaller first.
+        gains: (n_rel,) grade of each judgement for nDCG, whole numbers of at least 1; without them every grade is 1.
+        top: also count the passages of each language among every query's first `top` in the pool of all languages;
+            cheaper than `top_k`, since the scores are sorted by language already. 0 leaves it out.
 
     Raises:
         InputError: vectors with NaN, infinity or norm zero, unequal dimensions, a code without passages, a query
-            without a relevant passage, a judgement given twice or outside the rows.
+            without a relevant passage, a judgement given twice or outside the rows, a grade below 1, `top` above n_docs.
 
     Per block of queries and language the scores are sorted and the judged scores looked up in them: cheaper than
     comparing every score with every relevant one (11 per query on XQuAD-R), and independent of their number. Exact
@@ -105,6 +113,9 @@ def relevant_ranks(
     if position.shape != langs.shape:
         raise InputError(f"tie order has shape {position.shape}; one position per passage, ({len(docs)},), is needed")
     _check_judgements(rel_query, rel_doc, len(queries), len(docs))
+    grades = None if gains is None else _check_gains(np.asarray(gains), len(rel_query))
+    if not 0 <= top <= len(docs):
+        raise InputError(f"top must be between 0 and the pool's {len(docs)} passages, got {top}")
 
     by_lang = np.argsort(langs, kind="stable")
     column = np.empty_like(by_lang)
@@ -113,6 +124,7 @@ def relevant_ranks(
     bounds = np.concatenate([[0], np.cumsum(pool_sizes)])
 
     outranked_by = np.empty((len(rel_query), len(pool_sizes)), dtype=np.int32)
+    top_counts = np.empty((len(queries), len(pool_sizes)), dtype=np.int32) if top else None
     by_query = np.argsort(rel_query, kind="stable")
     sorted_query = rel_query[by_query]
     for start, stop in _query_blocks(len(queries), len(docs)):
@@ -120,17 +132,22 @@ def relevant_ranks(
         judged = by_query[slice(*np.searchsorted(sorted_query, [start, stop]))]
         row = rel_query[judged] - start
         value = scores[row, column[rel_doc[judged]]]
+        best: list[NDArray[np.float32]] = []  # per language the last `top` of its sorted scores
         for lang in range(len(pool_sizes)):
             pool = slice(bounds[lang], bounds[lang + 1])
             own = langs[rel_doc[judged]] == lang
-            count, tied = _count_higher(np.sort(scores[:, pool], axis=1), row, value, own)
+            ordered = np.sort(scores[:, pool], axis=1)
+            count, tied = _count_higher(ordered, row, value, own)
+            best.append(ordered[:, max(0, ordered.shape[1] - top) :].copy())
             width = max(1, SCORES_IN_MEMORY // int(pool_sizes[lang]))
             for part in (tied[i : i + width] for i in range(0, len(tied), width)):
                 equal = scores[row[part], pool] == value[part, None]
                 earlier = position_by_lang[pool] < position[rel_doc[judged[part]], None]
                 count[part] += np.count_nonzero(equal & earlier, axis=1)
             outranked_by[judged, lang] = count
-    return RelevantRanks(rel_query, rel_doc, langs[rel_doc], outranked_by, pool_sizes, len(queries))
+        if top_counts is not None:
+            top_counts[start:stop] = _count_languages(best, scores, position_by_lang, langs[by_lang], top)
+    return RelevantRanks(rel_query, rel_doc, langs[rel_doc], outranked_by, pool_sizes, len(queries), grades, top_counts)
 
 
 def top_k(
@@ -177,6 +194,19 @@ def _count_higher(
     return n - below, np.flatnonzero(tied)
 
 
+def _count_languages(
+    best: list[NDArray[np.float32]], scores: NDArray[np.float32], position: IntArray, langs: IntArray, k: int
+) -> IntArray:
+    """Count per query the passages of each language among the first k, (block, n_langs), from each language's k `best`."""
+    together = np.concatenate(best, axis=1)
+    kth = np.partition(together, together.shape[1] - k, axis=1)[:, together.shape[1] - k, None]
+    counts = np.stack([np.count_nonzero(part >= kth, axis=1) for part in best], axis=1)
+    for row in np.flatnonzero(counts.sum(axis=1) > k):  # a tie at place k: the order of the ids decides
+        first = np.lexsort((position, -scores[row]))[:k]
+        counts[row] = np.bincount(langs[first], minlength=len(best))
+    return counts
+
+
 def _query_blocks(n_queries: int, n_docs: int) -> list[tuple[int, int]]:
     size = min(512, max(1, SCORES_IN_MEMORY // n_docs))
     return [(start, min(start + size, n_queries)) for start in range(0, n_queries, size)]
@@ -216,6 +246,14 @@ def _check_codes(langs: IntArray, n_docs: int) -> NDArray[np.int64]:
             f"empty pool: no passage has language code {int(np.argmin(pool_sizes))}; number the languages without gaps"
         )
     return pool_sizes
+
+
+def _check_gains(gains: IntArray, n_rel: int) -> IntArray:
+    if gains.shape != (n_rel,) or not np.issubdtype(gains.dtype, np.integer):
+        raise InputError(f"grades have shape {gains.shape} and type {gains.dtype}; ({n_rel},) integers are needed")
+    if gains.min() < 1:
+        raise InputError(f"judgement {int(gains.argmin())} has grade {gains.min()}; give relevant ones only, from 1 up")
+    return gains
 
 
 def _check_judgements(query_index: IntArray, doc_index: IntArray, n_queries: int, n_docs: int) -> None:
