@@ -1,8 +1,8 @@
 """The ledger: claims of arXiv 2408.10536 as tests on collected results; every verdict is computed.
 
-A directed claim is *supported* if the 95 % interval of each of its differences lies on the claimed side of the bound,
-*contradicted* if one lies wholly on the other side, else *not decidable here*. "Comparable" is non-inferiority with
-`MARGIN`. Claims that a profile has no material for say what is missing.
+A directed claim is *supported* if the 95 % interval of each of its differences lies on the claimed side of 0, *contradicted*
+if one lies wholly on the other side, else *not decidable here*. "Comparable" is non-inferiority (one-sided, .05) with
+`tables.MARGIN`. Claims that a profile has no material for say what is missing.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from xir_lib.bias import RANK_DISTANCE
+from xir_lib.significance import ALPHA
 from xir_lib.study import Results
-from xir_lib.tables import HYBRID, PAPER_NAMES, PAPER_STRATEGIES, comparisons, published
+from xir_lib.tables import HYBRID, MARGIN, PAPER_NAMES, PAPER_STRATEGIES, comparisons, published
 
 ENOUGH_SEEDS = 3  # below it a verdict speaks of checkpoints, not of strategies, and says so
-MARGIN = 0.01  # mAP; declared before any run
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decidable here"
 
 # claim number -> (text, [(strategy a, strategy b, setting, measure, bound)]); a minus b should exceed the bound, or stay
@@ -49,9 +49,11 @@ def ledger(results: Results) -> pd.DataFrame:
     rows = []
     seeds = len(results.study.seeds)
     caution = "" if seeds >= ENOUGH_SEEDS else f" ({seeds} seed{'s' if seeds > 1 else ''} only)"
+    pairs = dict.fromkeys((a, "none", b, "none") for _, tests in DIRECTED.values() for a, b, *_ in tests)
+    compared = comparisons(results, [pair for pair in pairs if {pair[0], pair[2]} <= {*results.study.strategies}])
     for number, (text, tests) in DIRECTED.items():
         for evaluation in results.study.evaluations:
-            parts = [_test(results, evaluation.task, *test) for test in tests]
+            parts = [_test(compared, results.study.strategies, evaluation.task, *test) for test in tests]
             verdict = _together([part["side"] for part in parts]) + caution
             rows += [{"claim": number, "text": text, "task": evaluation.task, **part, "verdict": verdict} for part in parts]
     table = pd.DataFrame(rows).drop(columns="side")
@@ -122,13 +124,16 @@ def facts(results: Results) -> pd.DataFrame:
     return table.iloc[table["claim"].astype(int).argsort(kind="stable")]
 
 
-def _test(results: Results, task: str, a: str, b: str, setting: str, measure: str, bound: float) -> dict[str, Any]:
-    if missing := [name for name in (a, b) if name not in results.study.strategies]:
+def _test(
+    compared: pd.DataFrame, trained: list[str], task: str, a: str, b: str, setting: str, measure: str, bound: float
+) -> dict[str, Any]:
+    if missing := [name for name in (a, b) if name not in trained]:
         return {"tested": f"needs a run of {', '.join(missing)}", "side": OPEN}
-    table = comparisons(results, [(a, "none", b, "none")])
-    row = table[(table["task"] == task) & (table["setting"] == setting) & (table["measure"] == measure)].iloc[0]
+    rows = compared[(compared["a"] == a) & (compared["b"] == b)]
+    row = rows[(rows["task"] == task) & (rows["setting"] == setting) & (rows["measure"] == measure)].iloc[0]
     low, high = (row["low"], row["high"]) if measure == "mAP" else (-row["high"], -row["low"])
-    side = SUPPORTED if low > bound else CONTRADICTED if high < bound else OPEN
+    holds = low > 0 if bound == 0 else row["p_non_inferior"] < ALPHA
+    side = SUPPORTED if holds else CONTRADICTED if high < bound else OPEN
     tested = f"{a} minus {b}, {setting} {measure}"
     numbers = {key: row[key] for key in ("low", "high", "p")}
     return {

@@ -1,7 +1,7 @@
 """Tables out of collected results: every one a function of what `study.collect` wrote, none typed in.
 
-No model is needed. Seeds of a strategy are averaged before a test over groups, so an interval speaks of other
-questions, not of other training runs.
+No model is needed. An interval covers groups of questions and, where a strategy was trained several times, its seeds; the
+p-value beside it covers the groups alone (`significance`).
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,19 @@ from typing import Any
 
 import pandas as pd
 
+from xir_lib import metrics
 from xir_lib.bias import RANK_DISTANCE
 from xir_lib.errors import InputError
 from xir_lib.metrics import CELL, SETTINGS, random_average_precision
 from xir_lib.paths import atomic_path, require
-from xir_lib.significance import compare, holm
+from xir_lib.significance import Comparison, compare, design_effect, holm, verdict
 from xir_lib.study import Results
 
 PAPER_NAMES = {"xquad-r": "XQuAD-R", "mlqa-r": "MLQA-R"}
 PAPER_STRATEGIES = {"x-x-mono": "x_x_mono", "x-y": "x_y", "hybrid-0.5": "hybrid"}
 HYBRID = "hybrid-0.5"
+MARGIN = 0.01  # mAP; a smaller difference does not matter; declared before any run
+COMPARED = [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]
 
 
 def scores(results: Results) -> pd.DataFrame:
@@ -56,37 +59,50 @@ def main_table(results: Results, task: str) -> pd.DataFrame:
 
 
 def group_sums(results: Results, task: str, strategy: str, rival: str) -> pd.DataFrame:
-    """Return the sums per group of a strategy, averaged over its seeds."""
+    """Return the sums per group of a strategy, with a column `seed` if it was trained."""
     sums = results.group_sums
     mine = sums[(sums["task"] == task) & (sums["strategy"] == strategy) & (sums["rival"] == rival)]
     if mine.empty:
         raise InputError(f"no results of {strategy!r} with rival {rival!r} on {task!r}; run the profile that has them")
-    return mine.groupby(["group", *CELL, "measure"], observed=True, sort=True)[["n", "total"]].mean().reset_index()
+    if strategy in results.study.strategies:
+        mine = mine.assign(seed=mine["run"].str.rsplit("-s", n=1).str[1].astype(int))
+    return mine
 
 
-def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]]) -> pd.DataFrame:
+def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False) -> pd.DataFrame:
     """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and rank distance.
 
-    Columns: task, a, b, setting, measure, difference (a minus b), low, high, p, groups. Positive is better for mAP,
-    negative for rank distance.
+    Columns: task, a, b, setting, measure, then those of `comparison_table`. Positive is better for mAP, negative for rank
+    distance.
     """
-    rows = []
+    keys, found = [], []
     for evaluation in results.study.evaluations:
         for a, rival_a, b, rival_b in pairs:
-            sums_a = group_sums(results, evaluation.task, a, rival_a)
-            sums_b = group_sums(results, evaluation.task, b, rival_b)
-            for setting, measure in [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]:
-                result = compare(
-                    sums_a,
-                    sums_b,
-                    setting=setting,
-                    measure=measure,
-                    n_resamples=results.study.resamples,
-                    seed=results.study.report_seed,
-                )
-                key = {"task": evaluation.task, "a": label(a, rival_a), "b": label(b, rival_b), "setting": setting}
-                numbers = {"difference": result.difference, "low": result.low, "high": result.high, "p": result.p}
-                rows.append({**key, "measure": measure, **numbers, "groups": result.n_groups})
+            sums = [group_sums(results, evaluation.task, *name) for name in ((a, rival_a), (b, rival_b))]
+            for setting, measure in COMPARED:
+                n, seed = results.study.resamples, results.study.report_seed
+                found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n, seed=seed))
+                names = {"task": evaluation.task, "a": label(a, rival_a), "b": label(b, rival_b)}
+                keys.append({**names, "setting": setting, "measure": measure})
+    return comparison_table(keys, found, family=family)
+
+
+def comparison_table(keys: list[dict[str, str]], results: list[Comparison], *, family: bool) -> pd.DataFrame:
+    """Put comparisons behind their keys, which name the `measure`.
+
+    Columns: difference (a minus b), low, high (95 %), p, p_non_inferior (a to b, at `MARGIN`; mAP only), mde (minimum
+    detectable effect), seeds, groups; if the rows are a declared `family`, p_holm; verdict, by p_holm where there is one.
+    """
+    adjusted = holm([result.p for result in results]) if family else [result.p for result in results]
+    rows: list[dict[str, Any]] = []
+    for key, result, p in zip(keys, results, adjusted, strict=True):
+        lower_is_better = key["measure"] == RANK_DISTANCE
+        margin = None if lower_is_better else MARGIN
+        row = {name: getattr(result, name) for name in ("difference", "low", "high", "p")}
+        row["p_non_inferior"] = None if margin is None else result.p_non_inferior(margin)
+        row |= {"mde": result.mde, "seeds": len(result.per_seed), "groups": result.n_groups}
+        row |= {"p_holm": p} if family else {}
+        rows.append({**key, **row, "verdict": verdict(result, margin=margin, p=p, lower_is_better=lower_is_better)})
     return pd.DataFrame(rows)
 
 
@@ -95,8 +111,7 @@ def primary_family(results: Results) -> pd.DataFrame:
     others = [name for name in ("x-x-mono", "x-y") if name in results.study.strategies]
     if HYBRID not in results.study.strategies or not others:
         raise InputError(f"the profile trains {', '.join(results.study.strategies)}; {HYBRID} and a pure strategy are needed")
-    table = comparisons(results, [(HYBRID, "none", other, "none") for other in others])
-    return table.assign(p_holm=holm(table["p"]))
+    return comparisons(results, [(HYBRID, "none", other, "none") for other in others], family=True)
 
 
 def against_none(results: Results) -> pd.DataFrame:
@@ -248,24 +263,25 @@ def _check(task: str, check: str, value: float, bound: float, passed: bool) -> d
 
 
 def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Compare two output folders of `xir evaluate` in every setting; the p-values of this table are Holm-adjusted."""
-    sums = [
-        pd.read_parquet(require(Path(d) / "group_sums.parquet", "name a folder that xir evaluate wrote"))
-        for d in (dir_a, dir_b)
-    ]
-    rows = []
-    for setting, measure in [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]:
-        result = compare(*sums, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
-        rows.append(
-            {
-                "setting": setting,
-                "measure": measure,
-                "difference": result.difference,
-                "low": result.low,
-                "high": result.high,
-                "p": result.p,
-                "groups": result.n_groups,
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=holm(table["p"]))
+    """Compare two output folders of `xir evaluate` in every setting; the rows are one family (Holm).
+
+    Besides `comparison_table`: `design_effect`, by how much the variance grows because the questions of a group are not
+    independent (a question with all its translations counts as one).
+    """
+    folders = [Path(dir_a), Path(dir_b)]
+    sums = [pd.read_parquet(require(d / "group_sums.parquet", "name a folder that xir evaluate wrote")) for d in folders]
+    single = [_by_question(pd.read_parquet(require(d / "per_query.parquet", "evaluate again"))) for d in folders]
+    keys, found, effects = [], [], []
+    for setting, measure in COMPARED:
+        keys.append({"setting": setting, "measure": measure})
+        found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed))
+        alone = compare(*single, setting=setting, measure=measure, n_resamples=min(n_resamples, 1000), seed=seed)
+        effects.append(design_effect(found[-1], alone))
+    table = comparison_table(keys, found, family=True).drop(columns="seeds")
+    return table.assign(design_effect=effects)
+
+
+def _by_question(per_query: pd.DataFrame) -> pd.DataFrame:
+    """Return the sums with every question as a group of its own."""
+    wanted = per_query[per_query["measure"].isin({measure for _, measure in COMPARED})]
+    return metrics.group_sums(wanted.assign(group=wanted["pair_id"]))
