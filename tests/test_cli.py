@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from test_encoders import build_tiny
-from toy import IDS, toy_task
+from test_study import hub_xlm_roberta
+from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.cli import main
 from xir_lib.paths import REPO
 
 DEMO = str(REPO / "params" / "demo.yaml")
+PAPER = str(REPO / "params" / "paper.yaml")
 
 
 def xir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -32,6 +35,15 @@ def xir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["evaluate", "--model", "m", "--task", "atlas-qa"], "Missing option '--out'"),
         (["train", "--params", "none.yaml", "--out", "o"], "none.yaml does not exist"),
         (["train", "--params", DEMO, "--out", "o", "--strategy", "hybrid-7"], "alpha must be in [0, 1], got 7"),
+        (["train", "--params", DEMO], "--out is missing"),
+        (["train", "--out", "o"], "nothing to train on; give --pairs FILE"),
+        (["train", "--pairs", "none.jsonl", "--out", "o"], "none.jsonl does not exist"),
+        (["train", "--params", DEMO, "--lang", "de", "--out", "o"], "--lang de belongs to --pairs"),
+        (["train", "--params", DEMO, "--steps", "0", "--out", "o"], "training: steps: "),
+        (["train", "--params", DEMO, "--encoder", "./no/such/one", "--dry-run"], "no model folder './no/such"),
+        (["train", "--params", DEMO, "--batch-size", "5000", "--dry-run"], "batch_size 5000 exceeds the 917 ids"),
+        (["train", "--params", PAPER, "--out", "o"], "no loader here for MFAQ, "),
+        (["train", "--params", PAPER, "--encoder", "nobody/nothing", "--dry-run"], "cannot read the configuration of 'nobody"),
         (["compare", "a", "b"], "a/group_sums.parquet does not exist"),
         (["study", "--params", DEMO, "--speed", "9"], "No such option: --speed"),
         (["data", "get", "wikipedia"], "unknown data set 'wikipedia'; known"),
@@ -44,6 +56,7 @@ def test_bad_input_is_one_line_and_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XIR_OFFLINE", "1")
     assert xir(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -72,6 +85,66 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             assert row["low"] <= row["difference"] <= row["high"]
     assert xir(monkeypatch, *common, "--out", tmp_path / "out2") == 0
     assert "rank distance" in capsys.readouterr().out
+
+
+def test_training_on_own_pairs_in_one_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    encoder, own, out = hub_xlm_roberta(tmp_path / "encoder"), tmp_path / "own.jsonl", tmp_path / "run" / "fixed"
+    own.write_text("".join(json.dumps(row) + "\n" for row in toy_pairs().table.to_pylist()))
+    command = ["train", "--encoder", encoder, "--pairs", own, "--out", out, "--json", "--batch-size", 8]
+    capsys.readouterr()
+    assert xir(monkeypatch, *command, "--dry-run") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert not out.parent.exists()
+    assert planned["cost"]["this run"]["pairs"] == planned["sampler"]["ids"] == 40  # one pass; too few to hold some out
+    assert xir(monkeypatch, *command) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert run["settings"] == planned["settings"]
+    assert run["settings"]["strategy"] == "hybrid-0.5"
+    old, new = (load_file(folder / "model.safetensors") for folder in (encoder, out))
+    assert any((old[f"roberta.{name}"] != value).any() for name, value in new.items())
+    # A profile gives the settings, the options win, and the file replaces the profile's data.
+    command = [
+        *command,
+        "--params",
+        DEMO,
+        "--strategy",
+        "x-y",
+        "--seed",
+        3,
+        "--steps",
+        2,
+        "--learning-rate",
+        "1e-3",
+        "--dry-run",
+    ]
+    assert xir(monkeypatch, *command) == 0
+    planned = json.loads(capsys.readouterr().out)
+    expected = {"strategy": "x-y", "seed": 3, "steps": 2, "batch_size": 8, "learning_rate": 1e-3, "max_seq_length": 64}
+    assert planned["settings"] | expected == planned["settings"]
+    assert (planned["encoder"], planned["sampler"]["ids"]) == (str(encoder), 40)
+
+
+def test_a_dry_run_of_the_paper_needs_no_data_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XIR_OFFLINE", "1")
+    monkeypatch.setenv("XIR_DATA", str(tmp_path / "none"))
+    assert xir(monkeypatch, "train", "--params", PAPER, "--dry-run", "--json") == 0
+    xlm_r = json.loads(capsys.readouterr().out)
+    assert xlm_r["sampler"] is None
+    assert xir(monkeypatch, "train", "--params", PAPER, "--encoder", "sentence-transformers/LaBSE", "--dry-run", "--json") == 0
+    labse = json.loads(capsys.readouterr().out)
+    assert {name: cost["flops"] for name, cost in xlm_r["cost"].items()} == pytest.approx(
+        {name: cost["flops"] for name, cost in labse["cost"].items()}
+    )  # the same layers; only the table is larger
+    assert labse["cost"]["one epoch"]["optimiser_gb"] > 1.6 * xlm_r["cost"]["one epoch"]["optimiser_gb"]
+    assert xir(monkeypatch, "train", "--params", PAPER, "--dry-run", "--out", "o") == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in ("mMARCO", "A100 h", "H100 h", "1,000 steps", "one epoch", "438,723"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from toy import toy_pairs, toy_task
 
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable, RetrievalTask
+from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 
@@ -31,6 +31,38 @@ def test_bad_pairs(rows: pa.Table, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         PairTable(rows)
     assert "\n" not in str(error.value)
+
+
+def with_negatives(*lists: list[str | None] | None) -> pa.Table:
+    rows = [ROW | {"pair_id": f"a{i}", "negatives": texts} for i, texts in enumerate(lists)]
+    return pa.Table.from_pylist(rows, schema=PAIR_SCHEMA.append(NEGATIVES))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (with_negatives(["x"], None, ["y", " "]), "an empty negative for pair_id 'a2', lang 'en'"),
+        (with_negatives(["x"], [], [None]), "an empty negative for pair_id 'a2'"),
+        (with_negatives(None, ["x", "text"]), "its own passage among its negatives for pair_id 'a1'"),
+        (with_negatives(["x"], ["text"]).slice(1), "its own passage among its negatives for pair_id 'a1'"),
+        (with_negatives(["x"]).select([*range(5), 6, 5]), "expected pair_id string, lang string"),
+        (table({}).append_column("negatives", pa.array(["x"])), "expected pair_id string, lang string"),
+    ],
+)
+def test_bad_negatives(rows: pa.Table, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        PairTable(rows)
+    assert "\n" not in str(error.value)
+
+
+def test_negatives_come_back_from_a_file_and_a_row_may_have_none(tmp_path: Path) -> None:
+    rows = with_negatives(["x", "y"], None, [])
+    without_passage = pa.Table.from_pylist([ROW | {"pair_id": "b", "passage": None, "negatives": ["z"]}], schema=rows.schema)
+    pairs = PairTable(pa.concat_tables([rows, without_passage]))
+    pairs.save(tmp_path / "pairs.arrow")
+    loaded = PairTable.load(tmp_path / "pairs.arrow")
+    assert loaded.table.equals(pairs.table)
+    assert loaded.select(pair_ids=["a0", "b"]).table["negatives"].to_pylist() == [["x", "y"], ["z"]]
 
 
 def test_bad_tasks() -> None:

@@ -1,5 +1,7 @@
 """Invariants of the batch strategies, on ragged random tables with shared passages, and small cases worked by hand."""
 
+import hashlib
+import json
 from collections import Counter
 from itertools import combinations, islice
 from math import sqrt
@@ -10,20 +12,22 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
-from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
+from xir_lib.samplers import LanguageDraw, PairIndex, Strategy, StrategyBatchSampler
 
 LANGS = ("ar", "de", "en", "zh")
 Batches = list[list[tuple[int, int]]]
+Table = list[dict[str, Any]]
 
 
-def make_pairs(rows: list[tuple[str, str, str | None, str | None, str | None]]) -> PairTable:
-    names = ("pair_id", "lang", "query", "passage_id", "passage")
-    return PairTable(
-        pa.Table.from_pylist([dict(zip(names, r, strict=True)) | {"group": r[0]} for r in rows], schema=PAIR_SCHEMA)
-    )
+def make_pairs(rows: list[tuple[Any, ...]]) -> PairTable:
+    """Rows are (pair_id, lang, query, passage_id, passage), or have the list of negatives as a sixth field."""
+    names = ("pair_id", "lang", "query", "passage_id", "passage", "negatives")
+    schema = PAIR_SCHEMA.append(NEGATIVES) if rows and len(rows[0]) == 6 else PAIR_SCHEMA
+    return PairTable(pa.Table.from_pylist([dict(zip(names, r, strict=False)) | {"group": r[0]} for r in rows], schema=schema))
 
 
 def parallel(ids: int, langs: tuple[str, ...] = LANGS) -> PairTable:
@@ -31,8 +35,9 @@ def parallel(ids: int, langs: tuple[str, ...] = LANGS) -> PairTable:
     return make_pairs([(f"i{i}", lang, f"q{i} {lang}", f"p{i}", f"p{i} {lang}") for i in range(ids) for lang in langs])
 
 
-def sampler(pairs: PairTable, strategy: str, **kwargs: Any) -> StrategyBatchSampler:
-    return StrategyBatchSampler(PairIndex.from_table(pairs), strategy=strategy, **({"batch_size": 4, "seed": 7} | kwargs))
+def sampler(pairs: PairTable, strategy: str, *, negatives: int = 0, **kwargs: Any) -> StrategyBatchSampler:
+    index = PairIndex.from_table(pairs, negatives=negatives)
+    return StrategyBatchSampler(index, strategy=strategy, **({"batch_size": 4, "seed": 7} | kwargs))
 
 
 def ids_of(pairs: PairTable, batches: Batches) -> list[list[str]]:
@@ -42,60 +47,133 @@ def ids_of(pairs: PairTable, batches: Batches) -> list[list[str]]:
 
 @st.composite
 def ragged(draw: st.DrawFn) -> PairTable:
-    """Ids lack languages, queries or passages; passages are shared by id, or by text under another id."""
+    """Ids lack languages, queries, passages or negatives; passages are shared by id, or by text under another id.
+
+    The choices of a row are six bytes of one drawn string: a draw for each would take most of the test's time.
+    """
+    ids, langs = draw(st.integers(6, 24)), draw(st.integers(1, 4))
+    choices = iter(draw(st.binary(min_size=6 * ids * langs, max_size=6 * ids * langs)))
     rows = []
-    for i in range(draw(st.integers(6, 24))):
-        for lang in LANGS[: draw(st.integers(1, 4))]:
-            content = draw(st.sampled_from(["both", "both", "both", "query", "passage", "nothing"]))
-            number = draw(st.one_of(st.just(100 + i), st.integers(0, 4)))
-            text = f"text {number}" if draw(st.booleans()) else f"text {number} {lang}"
-            has_passage = content in ("both", "passage")
-            if content != "nothing":
-                query = f"q{i} {lang}" if content != "passage" else None
-                name = draw(st.sampled_from([f"p{number}", f"own{i}"]))
-                rows.append((f"i{i}", lang, query, name if has_passage else None, text if has_passage else None))
-    return make_pairs(rows or [("i0", "en", "q", None, None)])
+    for i in range(ids):
+        for lang in LANGS[:langs]:
+            content, number, form, name, first, second = (next(choices) for _ in range(6))
+            kind = ("both", "both", "both", "query", "passage", "nothing")[content % 6]
+            number = 100 + i if number % 2 else number // 2 % 5
+            text = f"text {number}" if form % 2 else f"text {number} {lang}"
+            passage = (f"p{number}" if name % 2 else f"own{i}", text) if kind in ("both", "passage") else (None, None)
+            others = [f"text {k // 2 % 7}{f' {lang}' * (k % 2)}" for k in (first, second, first + 6)[: form % 4]]
+            negatives = [other for other in others if other != text]
+            if kind != "nothing":
+                rows.append((f"i{i}", lang, f"q{i} {lang}" if kind != "passage" else None, *passage, negatives))
+    return make_pairs(rows or [("i0", "en", "q", None, None, None)])
 
 
-@settings(max_examples=80, deadline=None)
+def names_of(row: dict[str, Any]) -> set[object]:
+    """Return everything that names a row's passage."""
+    return {(row["lang"], row["passage_id"]), row["passage"]} if row["passage"] is not None else set()
+
+
+def answers_of(table: Table) -> dict[str, set[object]]:
+    """Return for each id everything that names one of its passages, in any language."""
+    answers: dict[str, set[object]] = {}
+    for row in table:
+        answers.setdefault(row["pair_id"], set()).update(names_of(row))
+    return answers
+
+
+def with_other_names(table: Table, names: set[object]) -> set[object]:
+    """Add every other name of the named passages: the ids of equal texts, the texts of equal ids, and so on."""
+    while more := {n for row in table if names & names_of(row) for n in names_of(row)} - names:
+        names = names | more
+    return names
+
+
+def drawable_ids(table: Table, strategy: Strategy, size: int, alpha: float, negatives: int) -> set[str]:
+    """Return the ids that a strategy can draw (pivot ar), by listing every (query language, passage language) of every id."""
+    own = {i: with_other_names(table, names) for i, names in answers_of(table).items()}
+    queries: dict[str, set[str]] = {i: set() for i in own}
+    passages: dict[str, set[str]] = {i: set() for i in own}
+    for row in table:
+        first = (row["negatives"] or [])[:negatives]
+        if row["query"] is not None:
+            queries[row["pair_id"]].add(row["lang"])
+        if row["passage"] is not None and len(first) == negatives and own[row["pair_id"]].isdisjoint(first):
+            passages[row["pair_id"]].add(row["lang"])
+    pairs = {i: {(q, d) for q in queries[i] for d in passages[i]} for i in queries}
+    offered = Counter(pair for found in pairs.values() for pair in found)
+    same = {i for i, found in pairs.items() if any(q == d for q, d in found)}
+    cross = {i for i, found in pairs.items() if any(q != d for q, d in found)}
+    if strategy in (Strategy.X_X, Strategy.X_X_MONO):
+        return same
+    if strategy == Strategy.X_Y:
+        return cross
+    if strategy == Strategy.EN_EN:
+        return {i for i, found in pairs.items() if ("ar", "ar") in found}
+    if strategy == Strategy.X_Y_PAIR:
+        return {i for i, found in pairs.items() if any(q != d and offered[q, d] >= size for q, d in found)}
+    return (same if alpha > 0 else set()) | (cross if alpha < 1 else set())
+
+
+def is_pure(strategy: Strategy, langs: list[tuple[str, str]]) -> bool:
+    """Say whether the (query_lang, doc_lang) of a batch are what the table in the module's docstring says."""
+    if strategy in (Strategy.X_X_MONO, Strategy.EN_EN):
+        return len({lang for pair in langs for lang in pair}) == 1 and (strategy != Strategy.EN_EN or langs[0][0] == "ar")
+    if strategy == Strategy.X_Y_PAIR:
+        return len(set(langs)) == 1 and langs[0][0] != langs[0][1]
+    if strategy == Strategy.HYBRID:
+        return is_pure(Strategy.X_X_MONO, langs) or is_pure(Strategy.X_Y, langs)
+    return strategy == Strategy.HYBRID_ROW or all((q == d) == (strategy == Strategy.X_X) for q, d in langs)
+
+
+@settings(max_examples=250, deadline=None)
 @given(
     ragged(),
     st.sampled_from(list(Strategy)),
     st.integers(2, 4),
     st.sampled_from([None, 1, 9]),
     st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from([0, 0, 1, 2]),
 )
-def test_every_batch_keeps_the_rules(pairs: PairTable, strategy: Strategy, size: int, number: int | None, alpha: float) -> None:
+def test_every_batch_keeps_the_rules(
+    pairs: PairTable, strategy: Strategy, size: int, number: int | None, alpha: float, negatives: int
+) -> None:
+    arguments = {"batch_size": size, "num_batches": number, "alpha": alpha, "pivot": "ar", "negatives": negatives}
+    table = pairs.table.to_pylist()
+    usable = drawable_ids(table, strategy, size, alpha, negatives)
     try:
-        mine = sampler(pairs, strategy, batch_size=size, num_batches=number, alpha=alpha)
+        mine = sampler(pairs, strategy, **arguments)
         batches = list(mine)
     except InputError as error:
         assert "\n" not in str(error)
+        if strategy in (Strategy.X_X, Strategy.X_Y, Strategy.EN_EN, Strategy.X_Y_PAIR):
+            assert len(usable) < size or "too many ids share passages" in str(error)
         return
-    table = pairs.table.to_pylist()
-    names: dict[str, set[object]] = {}  # pair_id -> everything that names one of its passages
-    for row in table:
-        if row["passage"] is not None:
-            names.setdefault(row["pair_id"], set()).update({(row["lang"], row["passage_id"]), row["passage"]})
+    answers = answers_of(table)
     assert len(batches) == len(mine) and (number is None or len(batches) == number)
     for batch, kind in zip(batches, mine.plan().kinds, strict=True):
         assert len(batch) == size
         pairs_of_batch = [(table[query_row], table[passage_row]) for query_row, passage_row in batch]
-        for query, passage in pairs_of_batch:
-            assert query["pair_id"] == passage["pair_id"]
-            assert query["query"] is not None and passage["passage"] is not None
-            assert (query["lang"] == passage["lang"]) == (kind != Strategy.X_Y)
-        if kind == Strategy.X_X_MONO:
-            assert len({query["lang"] for query, _ in pairs_of_batch}) == 1
+        assert all(query["pair_id"] == passage["pair_id"] for query, passage in pairs_of_batch)
+        assert all(query["query"] is not None and passage["passage"] is not None for query, passage in pairs_of_batch)
+        langs = [(query["lang"], passage["lang"]) for query, passage in pairs_of_batch]
+        assert is_pure(strategy, langs) and is_pure(kind, langs)
         used = [query["pair_id"] for query, _ in pairs_of_batch]
         assert len(set(used)) == size
-        assert all(names[a].isdisjoint(names[b]) for a, b in combinations(used, 2))
-    if number is None:  # one pass: no id twice, and the counts add up
-        drawn = [i for ids in ids_of(pairs, batches) for i in ids]
+        assert all(answers[a].isdisjoint(answers[b]) for a, b in combinations(used, 2))
+        for _, row in pairs_of_batch:  # what the trainer sees of the row is no passage of any id of the batch but its own
+            texts = (row["negatives"] or [])[:negatives]
+            assert len(texts) == negatives
+            shown = names_of(row) | with_other_names(table, set(texts))
+            assert all(shown.isdisjoint(answers[other]) for other in used if other != row["pair_id"])
+            assert answers[row["pair_id"]].isdisjoint(texts)
+    drawn = [i for ids in ids_of(pairs, batches) for i in ids]
+    report = mine.report()
+    assert set(drawn) <= usable
+    counts = {name: report[name] for name in ("ids", "usable", "never", "dropped")}
+    ids = len(pairs.pair_ids)
+    assert counts == {"ids": ids, "usable": len(usable), "never": ids - len(usable), "dropped": len(usable - set(drawn))}
+    if number is None:  # one pass: no id twice
         assert len(set(drawn)) == len(drawn)
-        report = mine.report()
-        assert report["never"] + report["usable"] == report["ids"] == len(pairs.pair_ids)
-        assert report["dropped"] == report["usable"] - len(drawn)
 
 
 def test_an_epoch_visits_each_usable_id_once_and_drops_only_what_fills_no_batch() -> None:
@@ -188,15 +266,73 @@ def test_batches_are_the_same_on_every_machine_and_numpy() -> None:
     ]
 
 
-@pytest.mark.parametrize("number", [None, 40])
-@pytest.mark.parametrize(("alpha", "pure"), [(1.0, "x-x-mono"), (0.0, "x-y")])
-def test_hybrid_reduces_to_the_pure_strategies_batch_for_batch(alpha: float, pure: str, number: int | None) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "digest"),
+    [
+        ("x-x-mono", "a4c12aedf9b3db00"),
+        ("x-y", "baf990b64d084750"),
+        ("x-x", "e9b27c55a579d714"),
+        ("hybrid", "b3fe487f72c1c033"),
+    ],
+)
+def test_the_published_batches_stay(strategy: str, digest: str) -> None:
+    # Digests of the batches that trained the models under figures/, taken at commit d2ca5a2.
+    batches = list(sampler(parallel(40), strategy, seed=5, num_batches=30))
+    assert hashlib.sha256(repr(batches).encode()).hexdigest()[:16] == digest
+
+
+def outcome(pairs: PairTable, strategy: str, epoch: int, **arguments: Any) -> Batches | None:
+    """Return the batches of an epoch, or None where they are refused."""
+    try:
+        mine = sampler(pairs, strategy, **arguments)
+        mine.set_epoch(epoch)
+        return list(mine)
+    except InputError:
+        return None
+
+
+@settings(max_examples=60, deadline=None)
+@given(ragged(), st.sampled_from([None, 12]), st.sampled_from([0, 1]), st.integers(0, 3))
+def test_alpha_0_and_1_reduce_to_the_pure_strategies_batch_for_batch(
+    pairs: PairTable, number: int | None, negatives: int, epoch: int
+) -> None:
+    arguments = {"num_batches": number, "negatives": negatives, "batch_size": 2}
+    for mixed, alpha, pure in (
+        ("hybrid", 1, "x-x-mono"),
+        ("hybrid", 0, "x-y"),
+        ("hybrid-row", 1, "x-x"),
+        ("hybrid-row", 0, "x-y"),
+    ):
+        assert outcome(pairs, mixed, epoch, alpha=alpha, **arguments) == outcome(pairs, pure, epoch, **arguments)
+
+
+def test_en_en_is_x_x_mono_on_data_with_that_one_language() -> None:
     pairs = parallel(50)
-    for epoch in range(2):
-        mixed, single = (sampler(pairs, name, alpha=alpha, num_batches=number) for name in ("hybrid", pure))
-        mixed.set_epoch(epoch)
-        single.set_epoch(epoch)
-        assert list(mixed) == list(single)
+    alone = pairs.select(languages=["de"])
+    for number in (None, 30):
+        mine = list(sampler(pairs, "en-en", pivot="de", num_batches=number))
+        other = list(sampler(alone, "x-x-mono", num_batches=number))
+        assert rows_of(pairs, mine) == rows_of(alone, other)
+
+
+def rows_of(pairs: PairTable, batches: Batches) -> list[list[tuple[str, str]]]:
+    query, passage = pairs.table["query"].to_pylist(), pairs.table["passage"].to_pylist()
+    return [[(query[q], passage[p]) for q, p in batch] for batch in batches]
+
+
+@settings(max_examples=40, deadline=None)
+@given(ragged(), st.sampled_from([None, 9]))
+def test_en_en_is_x_x_mono_where_no_other_language_has_queries(pairs: PairTable, number: int | None) -> None:
+    # The passages of the other languages stay: they decide which ids clash. An id keeps its place in the order, even if
+    # all it has left is a passage in a language of its own.
+    rows = [row for row in pairs.table.to_pylist() if row["lang"] == "ar" or row["passage"] is not None]
+    kept = {row["pair_id"] for row in rows}
+    rows = [row | {"query": row["query"] if row["lang"] == "ar" else None} for row in rows]
+    both = PairTable(pairs.table.filter(pa.compute.is_in(pairs.table["pair_id"], pa.array(sorted(kept), pa.string()))))
+    fewer = PairTable(pa.Table.from_pylist(rows, schema=pairs.table.schema))
+    arguments: dict[str, Any] = {"batch_size": 2, "num_batches": number}
+    mine, other = outcome(both, "en-en", 0, pivot="ar", **arguments), outcome(fewer, "x-x-mono", 0, **arguments)
+    assert (mine and rows_of(both, mine)) == (other and rows_of(fewer, other))
 
 
 def test_a_seed_fixes_the_order_of_ids_for_all_strategies() -> None:
@@ -226,6 +362,20 @@ def test_equally_long_languages_do_not_share_an_order() -> None:
     assert sum(a == b for a, b in zip(orders["de"], orders["en"], strict=True)) < 8
 
 
+def test_equally_long_language_pairs_do_not_share_an_order() -> None:
+    # 40 ids with a German query and an English passage, 40 the other way round; see above
+    sides = {"a": ("de", "en"), "b": ("en", "de")}
+    rows: list[tuple[Any, ...]] = []
+    for name, (query_lang, doc_lang) in sides.items():
+        for i in range(40):
+            rows += [(f"{name}{i}", query_lang, "q", None, None), (f"{name}{i}", doc_lang, None, f"{name}{i}", f"{name} {i}")]
+    pairs = make_pairs(rows)
+    drawn = [i for ids in ids_of(pairs, list(sampler(pairs, "x-y-pair"))) for i in ids]
+    orders = [[i[1:] for i in drawn if i[0] == name] for name in sides]
+    assert len(orders[0]) == len(orders[1]) == 40
+    assert sum(a == b for a, b in zip(*orders, strict=True)) < 8
+
+
 def within(count: int, trials: int, p: float, sigmas: float = 4.0) -> bool:
     """Say whether a binomial count is within `sigmas` standard deviations of its mean (4: 6e-5 two-sided)."""
     return abs(count - trials * p) <= sigmas * sqrt(trials * p * (1 - p))
@@ -244,6 +394,80 @@ def test_the_realised_mix_and_languages_are_as_asked(alpha: float) -> None:
     crossed = frame[frame["kind"] == "x-y"].groupby(["query_lang", "doc_lang"])["pairs"].sum()
     assert len(crossed) == 12  # ordered pairs of 4 languages, no language with itself
     assert all(within(int(n), (batches - mono) * 4, 1 / 12) for n in crossed)
+
+
+def expected_range(trials: int, p: float) -> tuple[int, int]:
+    """Return the bounds that a binomial count keeps with a probability of 99.9 %."""
+    return tuple(binom.interval(0.999, trials, p))
+
+
+NESTED = {"en": 400, "de": 200, "zh": 100}  # ids with query and passage: 0..399, 0..199, 0..99
+
+
+@pytest.mark.parametrize("draw", list(LanguageDraw))
+@pytest.mark.parametrize("strategy", ["x-x-mono", "x-y-pair"])
+def test_the_language_or_pair_of_a_batch_is_drawn_as_asked(strategy: str, draw: LanguageDraw) -> None:
+    # Forty batches of two leave every language able to fill more, so all draws are alike: 75 seeds x 40.
+    pairs = make_pairs([(f"i{i}", lang, f"q{i}", f"p{i}", f"{lang} {i}") for lang, n in NESTED.items() for i in range(n)])
+    index, counts = PairIndex.from_table(pairs), Counter()
+    for seed in range(75):
+        mine = StrategyBatchSampler(index, strategy=strategy, batch_size=2, seed=seed, num_batches=40, language_draw=draw)
+        counts.update(mine.describe()[["query_lang", "doc_lang"]].itertuples(index=False, name=None))
+    # an ordered pair has the ids of its smaller language
+    cells = [(q, d) for q in NESTED for d in NESTED if (q == d) == (strategy == "x-x-mono")]
+    sizes = {cell: min(NESTED[lang] for lang in cell) for cell in cells}
+    assert set(counts) == set(cells) and counts.total() == 3000
+    for cell in cells:
+        low, high = expected_range(3000, 1 / len(cells) if draw == "uniform" else sizes[cell] / sum(sizes.values()))
+        assert low <= counts[cell] <= high, (cell, low, counts[cell], high)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.8])
+def test_hybrid_row_draws_the_kind_of_each_pair_and_then_its_languages(alpha: float) -> None:
+    frame = sampler(parallel(80), "hybrid-row", alpha=alpha, num_batches=1000).describe()
+    counts = frame.groupby(["query_lang", "doc_lang"])["pairs"].sum()
+    assert counts.sum() == 4000 and len(counts) == 16
+    for (query_lang, doc_lang), n in counts.items():  # 4 languages, 12 ordered pairs of different ones
+        low, high = expected_range(4000, alpha / 4 if query_lang == doc_lang else (1 - alpha) / 12)
+        assert low <= n <= high, (query_lang, doc_lang, low, n, high)
+    share = frame.assign(same=frame["pairs"].where(frame["query_lang"] == frame["doc_lang"], 0)).groupby("batch")["same"].sum()
+    for same in range(5):  # of four pairs: the kinds of one batch are independent draws
+        low, high = expected_range(1000, float(binom.pmf(same, 4, alpha)))
+        assert low <= (share == same).sum() <= high
+
+
+def test_hybrid_row_gives_an_id_of_one_kind_that_kind_and_counts_it() -> None:
+    # 20 ids with all four pairs of de and en, 12 with en only, 8 with a German query and an English passage
+    rows = [(f"a{i}", lang, "q", f"a{i}", f"{lang} a{i}") for i in range(20) for lang in ("de", "en")]
+    rows += [(f"b{i}", "en", "q", f"b{i}", f"b{i}") for i in range(12)]
+    rows += [(f"c{i}", "de", "q", None, None) for i in range(8)] + [(f"c{i}", "en", None, f"c{i}", f"c{i}") for i in range(8)]
+    pairs = make_pairs(rows)
+    mine = sampler(pairs, "hybrid-row")
+    table = pairs.table.to_pylist()
+    langs = {table[q]["pair_id"]: (table[q]["lang"], table[p]["lang"]) for batch in mine for q, p in batch}
+    assert {langs[f"b{i}"] for i in range(12)} == {("en", "en")} and {langs[f"c{i}"] for i in range(8)} == {("de", "en")}
+    assert len(langs) == 40 and mine.report()["one_kind"] == 20 and mine.report()["never"] == 0
+    assert sampler(pairs, "hybrid-row", alpha=1).report()["never"] == 8  # alpha 1 is x-x, which has nothing for c
+    assert sampler(pairs, "hybrid-row", alpha=0).report()["never"] == 12
+
+
+def test_what_no_batch_can_come_from_is_reported() -> None:
+    # queries: ar 5, de 5, en 3; passages: de 5, en 5. x-y-pair in batches of 4: ar->de, ar->en and de->en have 5 ids,
+    # en->de has 3, and Arabic has no passage. Id z has only an English query and a German passage: never drawn.
+    rows: list[tuple[Any, ...]] = [(f"i{i}", "ar", "q", None, None) for i in range(5)]
+    rows += [
+        (f"i{i}", lang, "q" if lang == "de" or i < 2 else None, f"p{i}", f"{lang} {i}")
+        for i in range(5)
+        for lang in ("de", "en")
+    ]
+    rows += [("z", "en", "q", None, None), ("z", "de", None, "z", "z")]
+    pairs = make_pairs(rows)
+    mine = sampler(pairs, "x-y-pair", num_batches=40)
+    report = mine.report()
+    assert report["unreachable"] == ["de->ar", "en->ar", "en->de"] and report["never"] == 1 and report["ids"] == 6
+    frame = mine.describe()
+    assert set(zip(frame["query_lang"], frame["doc_lang"], strict=True)) == {("ar", "de"), ("ar", "en"), ("de", "en")}
+    assert sampler(pairs, "x-x-mono", batch_size=2).report()["unreachable"] == ["ar"]
 
 
 def test_ragged_ids_draw_uniformly_among_the_pairs_they_have() -> None:
@@ -303,6 +527,15 @@ ONE_PASSAGE = [(f"i{i}", lang, "q", "p", lang) for i in range(9) for lang in ("d
         (CROSS, {"strategy": "x-y", "batch_size": 10}, "batch_size 10 exceeds the 9 ids that x-y can draw"),
         (ONE_PASSAGE, {"strategy": "x-y"}, "no x-y batch of 4 can be filled: too many ids share passages"),
         ([], {"strategy": "x-x"}, "no usable id for x-x"),
+        (None, {"strategy": "en-en", "pivot": "fr"}, "unknown pivot 'fr'; this data has ar, de, en, zh"),
+        (MONO_3, {"strategy": "en-en"}, "batch_size 4 exceeds the 3 ids in en that en-en can draw"),
+        (MONO_3, {"strategy": "hybrid-row"}, "hybrid-row needs at least two languages, got en"),
+        (CROSS, {"strategy": "hybrid-row"}, "no usable id for hybrid-row: none has a query and a passage in one language"),
+        (MONO_3, {"strategy": "x-y-pair"}, "x-y-pair needs at least two languages, got en"),
+        (CROSS, {"strategy": "x-y-pair", "batch_size": 10}, "batch_size 10 exceeds the 9 ids of the largest language pair"),
+        (None, {"strategy": "x-x-mono", "language_draw": "big"}, "unknown language_draw 'big'; use uniform or size"),
+        (None, {"strategy": "x-y", "negatives": 1}, "negatives is 1, but the pair table has no column negatives"),
+        (None, {"strategy": "x-y", "negatives": -1}, "negatives must be at least 0, got -1"),
     ],
 )
 def test_bad_input_is_named_in_one_line(rows: list[Any] | None, arguments: dict[str, Any], message: str) -> None:
@@ -314,3 +547,88 @@ def test_bad_input_is_named_in_one_line(rows: list[Any] | None, arguments: dict[
 def test_state_is_at_most_24_bytes_per_id_and_language() -> None:
     index = PairIndex.from_table(parallel(100))
     assert index.row.nbytes + index.passage.nbytes + index.has_query.nbytes == 9 * 400
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(list(Strategy)), st.sampled_from([None, 11]), st.integers(0, 3))
+def test_a_restored_sampler_yields_the_remaining_batches_and_then_a_whole_epoch(
+    data: st.DataObject, strategy: Strategy, number: int | None, epoch: int
+) -> None:
+    pairs = parallel(31)  # 7 batches of 4 a pass
+    mine = sampler(pairs, strategy, num_batches=number)
+    mine.set_epoch(epoch)
+    whole = list(mine)
+    cut = data.draw(st.integers(0, len(whole)))
+    iterator = iter(mine)
+    assert [next(iterator) for _ in range(cut)] == whole[:cut]
+    state = json.loads(json.dumps(mine.state_dict()))
+    fresh = sampler(pairs, strategy, num_batches=number)
+    fresh.load_state_dict(state)
+    assert fresh.state_dict() == state
+    fresh.set_epoch(epoch)  # a trainer does so, without harm
+    assert len(fresh) == len(whole) - cut
+    assert list(fresh) == whole[cut:]
+    assert len(fresh) == len(whole) and list(fresh) == whole
+    fresh.load_state_dict(state)
+    fresh.set_epoch(epoch + 1)
+    mine.set_epoch(epoch + 1)
+    assert list(fresh) == list(mine) != whole
+
+
+def test_a_state_of_other_settings_or_other_data_is_refused_in_one_line() -> None:
+    pairs = parallel(20)
+    state = sampler(pairs, "hybrid").state_dict()
+    for change, message in [
+        ({"strategy": "x-y"}, "the state has strategy 'hybrid', this sampler 'x-y'"),
+        ({"alpha": 0.4}, "the state has alpha 0.5, this sampler 0.4"),
+        ({"batch_size": 5}, "batch_size 4, this sampler 5"),
+        ({"seed": 8}, "seed 7, this sampler 8"),
+        ({"num_batches": 3}, "num_batches None, this sampler 3"),
+        ({"language_draw": "size"}, "language_draw 'uniform', this sampler 'size'"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            sampler(pairs, **({"strategy": "hybrid"} | change)).load_state_dict(state)
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+    texts = pairs.table.set_column(4, "passage", pa.compute.binary_join_element_wise(pairs.table["passage"], "new", " "))
+    for other in (parallel(21), PairTable(pairs.table.slice(1)), PairTable(texts)):
+        with pytest.raises(InputError, match="the state has data"):
+            sampler(other, "hybrid").load_state_dict(state)
+    chunks = pa.concat_tables([pairs.table.slice(0, 30), pairs.table.slice(30)])
+    sampler(PairTable(chunks), "hybrid").load_state_dict(state)  # the same rows
+
+
+def test_negatives_share_the_codes_of_passages_and_bar_their_ids_from_the_batch() -> None:
+    # b's text is the German negative of a; c's is an English one, but English has only one negative where two are read.
+    # d's first negative is its own German passage. e is named by its second window: "e1" stands for the passage "e0", too.
+    pairs = make_pairs(
+        [
+            ("a", "de", "q", "A", "a de", ["b en", "other", "c en"]), ("a", "en", "q", "A", "a en", ["c en"]),
+            ("b", "en", "q", "B", "b en", ["other", "e1"]),
+            ("c", "en", "q", "C", "c en", ["more", "other"]),
+            ("d", "de", "q", "D", "d de", ["more", "other"]), ("d", "en", "q", "D", "d en", ["d de", "more"]),
+            ("e", "en", "q", "E", "e0", ["more", "other"]), ("f", "en", "q", "E", "e1", ["more", "other"]),
+        ]
+    )  # fmt: skip
+    index = PairIndex.from_table(pairs, negatives=2)
+    a, b, c, d, e, f = range(6)
+    de, en = range(2)
+    assert index.negative[a, de, 0] == index.passage[b, en] and index.negative[a, de, 1] == index.negative[b, en, 0]
+    assert index.negative[b, en, 1] == index.passage[e, en] == index.passage[f, en]
+    assert index.servable().tolist() == [
+        [True, False],
+        [False, True],
+        [False, True],
+        [True, False],
+        [False, True],
+        [False, True],
+    ]
+    assert index.shares.tolist() == [True, True, False, False, True, True]
+    kept = [
+        index.without_clashes(np.array(order, np.int32)).tolist() for order in ([a, b, c], [b, a, c], [b, e, f], [f, b, d, c])
+    ]
+    assert kept == [[a, c], [b, c], [b], [f, d, c]]
+    mine = StrategyBatchSampler(index, strategy="x-x", batch_size=2, seed=0)
+    assert mine.report()["without_negatives"] == 2
+    plain = PairIndex.from_table(pairs)  # by default the column is not read
+    assert plain.negative.shape == (6, 2, 0) and plain.shares.tolist() == [False] * 4 + [True] * 2
+    assert plain.fingerprint != index.fingerprint

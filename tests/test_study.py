@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,25 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from test_encoders import LETTERS
+from toy import IDS, toy_pairs
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+    XLMRobertaTokenizer,
+)
 
-from xir_lib import claims, report, tables
+from xir_lib import claims, report, tables, training
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.study import Results, Study, load_results, load_study
+from xir_lib.study import Mixture, Results, Study, load_own, load_results, load_study, load_training, own_settings, preview
 from xir_lib.training import TrainSettings
 
 LANGS = ("en", "sw", "yo")
@@ -99,6 +113,9 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"evaluations": [{"task": "atlas-qa"}]}, "centring on atlas-qa needs fit_on"),
         ({"evaluations": [{"task": "xquad-r", "fit_on": ["xquad-r"]}]}, "fit_on of xquad-r holds 'xquad-r'"),
         ({3: "x"}, "3"),
+        ({"data": {"source": "wikipedia"}}, "data: .*'wikipedia'"),
+        ({"data": {"source": "mixture", "datasets": [], "query_tokens": 1, "passage_tokens": 1}}, "at least 2 items"),
+        ({"data": profile()["data"] | {"query_tokens": 9}}, "query_tokens: Extra inputs"),
     ],
 )
 def test_a_wrong_profile_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -114,6 +131,143 @@ def test_a_file_that_is_no_profile(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(InputError, match=r"p\.yaml"):
         load_study(tmp_path / "p.yaml")
+
+
+# ---- the paper's configuration ----------------------------------------------------------------------------------
+
+
+def test_the_paper_s_profile_says_what_the_paper_says() -> None:
+    study = load_study(REPO / "params" / "paper.yaml")
+    assert isinstance(study.data, Mixture)
+    sizes = {dataset.name: dataset.pairs for dataset in study.data.datasets}
+    assert sizes["mMARCO"] == 39_780_811
+    # 39,780,811 + 3,567,659 + 176,975 + 135,557 + 113,535 + 59,496 + 33,298 + 3,547 + 1,469
+    assert study.data.pairs == 43_872_347
+    languages = {dataset.name: set(dataset.languages) for dataset in study.data.datasets}
+    every = {"en", "ar", "zh", "de", "es", "ru", "th", "tr", "hi"}
+    assert set().union(*languages.values()) == languages["WikiQA"] == every
+    assert languages["mMARCO"] == every - {"th", "tr"}
+    for strategy in ("x-x-mono", "x-y", "hybrid-0.5"):
+        settings = study.settings(strategy, 0)
+        assert (settings.batch_size, settings.learning_rate, settings.weight_decay) == (100, 3e-5, 1e-2)
+        assert settings.prompts == ["Query: ", "Passage: "]
+    with pytest.raises(InputError, match=r"^no loader here for MFAQ, Entity[^\n]*; train on pairs of your own with `xir train"):
+        load_training(study.data)
+
+
+def hub_xlm_roberta(folder: Path) -> Path:
+    """Save a random XLM-RoBERTa as the Hub holds it: a masked language model, no sentence-transformers files."""
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.5)]
+    pieces += [(letter, -3.0) for letter in LETTERS] + [(f"▁{a}{b}", -4.0) for a, b in pairwise(LETTERS)]
+    tokenizer = XLMRobertaTokenizer(vocab=pieces, model_max_length=128)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130, type_vocab_size=1, **SMALL)
+    XLMRobertaForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+def hub_labse(folder: Path) -> Path:
+    """Save a random BERT behind LaBSE's modules: WordPiece, first token, Dense with tanh, length 1."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    BertTokenizer(vocab=vocab, do_lower_case=False, model_max_length=32).save_pretrained(folder / "bert")
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(tokens), max_position_embeddings=32, **SMALL)).save_pretrained(folder / "bert")
+    dense = Dense(16, 16, activation_function=torch.nn.Tanh())
+    modules = [Transformer(str(folder / "bert")), Pooling(16, "cls"), dense, Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "labse"), create_model_card=False)
+    return folder / "labse"
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+PROMPTS = {"query": "Query: ", "passage": "Passage: ", "document": "Passage: "}
+PAPER_STEPS = {"batch_size": 8, "steps": 3, "max_seq_length": 16, "learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize("strategy", ["x-y", "hybrid-0.5"])
+@pytest.mark.parametrize("build", [hub_xlm_roberta, hub_labse])
+def test_the_paper_s_encoders_train(build: Any, strategy: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    encoder = build(tmp_path)
+    settings = load_study(REPO / "params" / "paper.yaml").settings(strategy, 0, **PAPER_STEPS)
+    run = training.train(str(encoder), toy_pairs(), settings, tmp_path / "out")
+    assert run["realised"]["pairs"]["cross-language"] >= 8
+    assert SentenceTransformer(str(tmp_path / "out")).prompts == PROMPTS
+    assert training.train(str(encoder), toy_pairs(), settings, tmp_path / "out") == run  # the same run when read back
+    before = SentenceTransformer(str(encoder), device="cpu").state_dict()
+    model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    after = model.state_dict()
+    assert {name.split(".")[0] for name in before} == {name.split(".")[0] for name in after}
+    assert {name: value.shape for name, value in after.items()} == {name: before[name].shape for name in after}
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {"0.model.encoder.layer.0.output.dense.weight", "0.model.embeddings.word_embeddings.weight"} <= moved
+    assert ("2.linear.weight" in moved) == (build is hub_labse)
+    vectors = model.encode(["a b n", "ab ab o", "z ☃"], normalize_embeddings=True)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    if build is hub_labse:  # its last module has made them so
+        np.testing.assert_allclose(vectors, model.encode(["a b n", "ab ab o", "z ☃"]), atol=1e-6)
+
+
+def test_preview_of_a_mixture_and_of_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XIR_OFFLINE", "1")
+    study = load_study(REPO / "params" / "paper.yaml")
+    found = preview(study.encoder, study.settings("x-y", 0), study.data)  # type: ignore[arg-type]
+    assert found["cost"]["one epoch"]["steps"] == 438_723  # 43,872,347 / 100
+    assert [round(100 * row["share_of_batches"], 2) for row in found["data"]][:2] == [90.67, 8.13]  # by size
+    encoder = hub_labse(tmp_path)
+    (encoder / "model.safetensors").unlink()  # no weights are read
+    settings = own_settings(toy_pairs(), max_seq_length=16)
+    found = preview(str(encoder), settings, toy_pairs(IDS[8:]), toy_pairs(IDS[:8]))
+    assert json.loads(json.dumps(found)) == found
+    # [CLS], two letters and the language's, [SEP]; a passage has five letters; LaBSE has no prompts.
+    assert found["tokens"] == {"query_tokens": 5, "passage_tokens": 7, "measured": True}
+    assert found["cost"]["this run"]["tokens"] == settings.steps * 32 * 12
+    assert [row["ids"] for row in found["data"]] == [32, 8]
+    assert found["sampler"]["usable"] == found["sampler"]["ids"] == 32
+
+
+# ---- a user's own pairs -----------------------------------------------------------------------------------------
+
+
+def test_own_pairs_hold_out_a_tenth_or_say_that_they_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ids = [f"{a} {b} {c}" for a in LETTERS for b in LETTERS for c in "abc"]  # 768 ids, the group is the first letter
+    rows = [{**row, "group": row["pair_id"]} for row in toy_pairs(ids).table.to_pylist()]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, held_out = load_own(path)
+    assert held_out is not None
+    assert set(train.pair_ids).isdisjoint(held_out.pair_ids)
+    assert len(train.pair_ids) + len(held_out.pair_ids) == 768
+    assert 43 <= len(held_out.pair_ids) <= 111  # 76.8, four standard errors of 8.3 to either side
+    assert own_settings(train).steps == len(train.pair_ids) // 32
+    assert own_settings(train, batch_size=2000).steps == 1
+    assert own_settings(train, steps=7, strategy="x-y").steps == 7
+    toy_pairs().save(tmp_path / "few.arrow")
+    assert not caplog.records
+    train, held_out = load_own(tmp_path / "few.arrow")
+    assert (len(train), held_out) == (120, None)
+    assert "few.arrow: all pairs are trained on and none held out" in caplog.text
+
+
+def test_a_passage_of_own_pairs_stands_on_one_side_only(tmp_path: Path) -> None:
+    ids = [f"{a} {b} {c}" for a in LETTERS for b in LETTERS for c in "abc"]
+    rows = [{**row, "group": row["pair_id"]} for row in toy_pairs(ids).table.to_pylist()]
+    for row in rows:  # in one language the three ids of two letters share their passage
+        if row["lang"] == "yy":
+            row["passage"] = f"o {row['passage'].split()[1]} {row['passage'].split()[2]}"
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, held_out = load_own(path)
+    assert held_out is not None
+    texts = [{*part.table["passage"].to_pylist()} for part in (train, held_out)]
+    assert texts[0].isdisjoint(texts[1])
+
+
+@pytest.mark.parametrize("given", [{"batch_size": 0}, {"batch_size": "many"}, {"steps": 0}, {"learning_rate": -1.0}])
+def test_own_settings_are_checked(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"^training: {next(iter(given))}: [^\n]+$"):
+        own_settings(toy_pairs(), **given)
 
 
 def test_a_null_result_comes_first() -> None:

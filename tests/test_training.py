@@ -2,18 +2,28 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pydantic import ValidationError
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense, Pooling, Transformer
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs
 
+from xir_lib import trainer
+from xir_lib.corpora.records import PairTable
+from xir_lib.encoders import encode, open_encoder
 from xir_lib.errors import InputError
-from xir_lib.samplers import Strategy
-from xir_lib.training import TrainSettings, parse_strategy, table_digest, train
+from xir_lib.held_out import held_out_ranking
+from xir_lib.samplers import PairIndex, Strategy
+from xir_lib.study import explain
+from xir_lib.train_settings import pivot_of
+from xir_lib.training import EarlyStopping, TrainSettings, make_sampler, parse_strategy, table_digest, train
 
 SETTINGS: dict[str, Any] = {
     "strategy": "hybrid-0.5",
@@ -51,7 +61,6 @@ def test_it_learns(trained: tuple[Path, dict[str, Any]]) -> None:
 
 def test_the_held_out_loss_starts_near_the_log_of_the_batch(encoder: str, trained: tuple[Path, dict[str, Any]]) -> None:
     # Eight rows of random vectors at a high temperature are equally likely: ln 8 = 2.08.
-    from xir_lib.encoders import open_encoder
     from xir_lib.training import held_out_loss
 
     hot = TrainSettings(**SETTINGS | {"temperature": 1000.0})
@@ -107,11 +116,198 @@ def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: 
     assert train(encoder, toy_pairs(), other, out, overwrite=True)["settings"]["seed"] == 9
 
 
-def test_a_loss_that_is_not_finite_stops_and_leaves_nothing(encoder: str, tmp_path: Path) -> None:
-    settings = TrainSettings(**SETTINGS | {"learning_rate": 1e30, "steps": 4, "warmup_share": 0})
-    with pytest.raises(InputError, match=r"not finite|no usable vector"):
-        train(encoder, toy_pairs(), settings, tmp_path / "model", held_out=toy_pairs(IDS[:8]))
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_names_the_ids(encoder: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    model = SentenceTransformer(encoder, device="cpu")
+    with torch.no_grad():  # texts with an "h" have no finite vector
+        model[0].model.embeddings.word_embeddings.weight[model.tokenizer.convert_tokens_to_ids("h")] = torch.nan
+    model.save(str(broken))
+    pairs = toy_pairs()
+    names = pairs.table["pair_id"].to_pylist()
+    for seed in range(99):  # until the first batch is a good one
+        settings = TrainSettings(**SETTINGS | {"seed": seed})
+        batches = [[names[row] for row, _ in batch] for batch in make_sampler(PairIndex.from_table(pairs), settings)]
+        if step := next(number for number, batch in enumerate(batches) if "h" in "".join(batch)):
+            break
+    message = (
+        rf"^the loss is not finite \(nan\) at step {step + 1}, .* pair ids {', '.join(batches[step][:5])} and 3 more; [^\n]+$"
+    )
+    with pytest.raises(InputError, match=message):
+        train(str(broken), pairs, settings, tmp_path / "model", checkpoint_steps=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "broken"]
+
+
+def test_weights_that_are_not_finite_are_never_written(encoder: str, tmp_path: Path) -> None:
+    settings = TrainSettings(**SETTINGS | {"learning_rate": 1e39, "steps": 1, "warmup_share": 0})  # inf in float32
+    with pytest.raises(InputError, match="weights are not finite after 1 step"):
+        train(encoder, toy_pairs(), settings, tmp_path / "model")
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("measure", ["loss", "multilingual mAP"])
+def test_early_stopping_keeps_the_best_weights(encoder: str, tmp_path: Path, measure: str) -> None:
+    wild = {"learning_rate": 0.1, "early_stopping": EarlyStopping(measure=measure, every=3, patience=2)}
+    run = train(encoder, toy_pairs(IDS[8:]), TrainSettings(**SETTINGS | wild), tmp_path / "m", held_out=toy_pairs(IDS[:8]))
+    curve, steps = run["early_stopping"]["curve"], run["steps_trained"]
+    assert [step for step, _ in curve] == list(range(3, steps + 1, 3))
+    assert steps < SETTINGS["steps"]
+    values = [value if measure == "loss" else -value for _, value in curve]
+    best = values.index(min(values))
+    assert best == len(values) - 3  # two measurements without a better one came after it
+    assert run["early_stopping"]["best_step"] == curve[best][0]
+    after = {
+        "loss": np.mean(list(run["held_out_loss"]["after"].values())),
+        "multilingual mAP": run["held_out_ranking"]["after"]["multilingual mAP"],
+    }
+    assert after[measure] == pytest.approx(curve[best][1], abs=1e-5)  # measured anew on the weights that were kept
+    assert sum(run["realised"]["query_lang"].values()) == steps * 8
+
+
+def test_the_last_step_is_measured_too(encoder: str, tmp_path: Path) -> None:
+    patient = {"steps": 5, "early_stopping": EarlyStopping(every=3, patience=9)}
+    run = train(encoder, toy_pairs(IDS[8:]), TrainSettings(**SETTINGS | patient), tmp_path / "m", held_out=toy_pairs(IDS[:8]))
+    assert [step for step, _ in run["early_stopping"]["curve"]] == [3, 5]
+
+
+def test_recomputing_changes_no_weight(encoder: str, tmp_path: Path) -> None:
+    settings = SETTINGS | {"steps": 4}
+    kept = train(encoder, toy_pairs(), TrainSettings(**settings), tmp_path / "kept")
+    again = train(encoder, toy_pairs(), TrainSettings(**settings | {"recompute": True}), tmp_path / "again")
+    np.testing.assert_allclose(np.array(again["loss"]), np.array(kept["loss"]), rtol=1e-5)
+    first, second = weights(tmp_path / "kept"), weights(tmp_path / "again")
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5
+
+
+def test_the_held_out_ranking_is_that_of_a_sort(encoder: str) -> None:
+    # Ragged: the first id lacks "zz", the second has no passage in "yy" and no question in "xx"; two ids share a passage,
+    # and the last one has the same text in every language.
+    rows = toy_pairs(IDS[:5]).table.to_pylist()
+    rows = [row for row in rows if (row["pair_id"], row["lang"]) != ("ai", "zz")]
+    for row in rows:
+        if (row["pair_id"], row["lang"]) == ("aj", "yy"):
+            row["passage"] = row["passage_id"] = None
+        if (row["pair_id"], row["lang"]) == ("aj", "xx"):
+            row["query"] = None
+    shared = {row["lang"]: row["passage"] for row in rows if row["pair_id"] == "ak"}
+    for row in rows:
+        if row["pair_id"] == "al":
+            row["passage"], row["passage_id"] = shared[row["lang"]], "a k"
+        if row["pair_id"] == "am":
+            row["passage"] = "m a"
+    table = pa.Table.from_pylist(rows, schema=toy_pairs().table.schema)
+    model = open_encoder(encoder)
+    found = held_out_ranking(model, PairTable(table), ("query: ", "passage: "))
+    pool = sorted({(row["lang"], row["passage"]) for row in rows if row["passage"]})
+    vectors = encode(model, [text for _, text in pool], prompt="passage: ")
+    precisions: dict[str, list[float]] = {}
+    for row in rows:
+        if row["query"]:
+            order = np.argsort(-(vectors @ encode(model, [row["query"]], prompt="query: ")[0]))
+            right = {(other["lang"], other["passage"]) for other in rows if other["pair_id"] == row["pair_id"]}
+            ranks = [rank for rank, place in enumerate(order, 1) if pool[place] in right]
+            precisions.setdefault(row["lang"], []).append(np.mean([number / rank for number, rank in enumerate(ranks, 1)]))
+    assert found["ids"] == 5
+    assert found["queries"] == sum(map(len, precisions.values())) == 13
+    assert found["passages"] == len(pool) == 10
+    assert found["multilingual mAP"] == pytest.approx(np.mean([np.mean(part) for part in precisions.values()]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "pairs"),
+    [
+        ("yy-yy", {("yy", "yy")}),
+        ("x-y-pair", None),
+        ("hybrid-row-0.5", None),
+    ],
+)
+def test_every_strategy_trains(encoder: str, tmp_path: Path, strategy: str, pairs: Any) -> None:
+    settings = SETTINGS | {"strategy": strategy, "steps": 4, "language_draw": "size"}
+    realised = train(encoder, toy_pairs(), TrainSettings(**settings), tmp_path / "m")["realised"]
+    same, cross = realised["pairs"]["same-language"], realised["pairs"]["cross-language"]
+    assert same + cross == 4 * 8
+    if strategy == "yy-yy":
+        assert realised["query_lang"] == realised["doc_lang"] == {"yy": 32}
+    elif strategy == "x-y-pair":
+        assert same == 0
+        assert all(count % 8 == 0 for count in realised["query_lang"].values())  # whole batches
+    else:
+        assert same > 0 < cross
+
+
+def test_an_encoder_of_mixed_types_is_refused_in_one_line(encoder: str, tmp_path: Path) -> None:
+    model = SentenceTransformer(modules=[Transformer(encoder), Pooling(16, "mean"), Dense(16, 16)], device="cpu")
+    model[0].to(torch.bfloat16)
+    model.save(str(tmp_path / "mixed"))
+    with pytest.raises(InputError, match=r"^encoder '[^\n]+' has tensors of mixed types \(\d+ BF16, 2 F32\); [^\n]+$"):
+        train(str(tmp_path / "mixed"), toy_pairs(), TrainSettings(**SETTINGS), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_bfloat16_encoder_is_trained_in_float32(encoder: str, tmp_path: Path) -> None:
+    SentenceTransformer(encoder, device="cpu").to(torch.bfloat16).save(str(tmp_path / "half"))
+    assert {tensor.dtype for tensor in weights(tmp_path / "half").values()} == {torch.bfloat16}
+    train(str(tmp_path / "half"), toy_pairs(), TrainSettings(**SETTINGS | {"steps": 1}), tmp_path / "model")
+    assert {tensor.dtype for tensor in weights(tmp_path / "model").values()} == {torch.float32}
+
+
+def test_bad_input_is_named_before_anything_is_written(encoder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    stopping = TrainSettings(**SETTINGS | {"early_stopping": EarlyStopping(every=1, patience=1)})
+    plain = TrainSettings(**SETTINGS)
+    some = toy_pairs().select(languages=["xx", "yy"])
+    for settings, pairs, out, given, message in (
+        (plain, toy_pairs(), "file", {}, r"/file is a file; name a folder"),
+        (plain, toy_pairs(), "file/model", {}, r"/file is a file; name a folder"),
+        (
+            plain,
+            some,
+            "m",
+            {"held_out": toy_pairs()},
+            r"^held_out has the languages zz, which the pairs lack; they have xx, yy$",
+        ),
+        (stopping, toy_pairs(), "m", {}, r"^early_stopping needs held-out pairs"),
+        (plain, toy_pairs(), "m", {"checkpoint_steps": 0}, r"^checkpoint_steps must be at least 1, auto or none, got 0$"),
+        (plain, toy_pairs(IDS[:2]), "m", {}, r"^batch_size 8 exceeds"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            train(encoder, pairs, settings, tmp_path / out, **given)
+        assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} <= {"file", ".m.lock"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])
+def test_a_learning_rate_that_is_no_number_is_named_in_one_line(value: float) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TrainSettings(**SETTINGS | {"learning_rate": value})
+    line = explain(caught.value)  # as the command line prints it
+    assert line.startswith("learning_rate: ") and str(value) in line and "\n" not in line
+
+
+def test_what_kills_left_of_this_model_is_removed_and_nothing_else(encoder: str, tmp_path: Path) -> None:
+    ours = [".m.0123abcd.tmp", "..m.0123abcd.tmp.89abcdef.tmp", "..m.checkpoint.0123abcd.tmp"]
+    others = [".m.b.0123abcd.tmp", ".mm.0123abcd.tmp", "m.tmp"]
+    for name in ours + others:
+        (tmp_path / name).mkdir()
+    train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"steps": 1}), tmp_path / "m")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, ".m.lock", "m"])
+
+
+def test_checkpoints_by_the_clock_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now)
+    callback = trainer.CheckpointCallback("auto")
+    callback.on_train_begin(None, None, None)
+    made = []
+    for step in range(1, 196):  # of 20 seconds; a checkpoint takes 30
+        now += 20
+        control = SimpleNamespace(should_save=False, should_training_stop=step == 195)
+        callback.on_step_end(None, SimpleNamespace(global_step=step), control)
+        if control.should_save:
+            made.append(step)
+            now += 30
+            callback.on_save(None, None, control)
+    # The first after 300 s, the others after 40 * 30 s; none at 195, where training ends.
+    assert made == [15, 75, 135]
 
 
 def test_pure_batches_have_pure_marginals(encoder: str, tmp_path: Path) -> None:
@@ -123,15 +319,24 @@ def test_pure_batches_have_pure_marginals(encoder: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("x-y", (Strategy.X_Y, 1.0)), ("hybrid-0.25", (Strategy.HYBRID, 0.25)), ("hybrid-1", (Strategy.HYBRID, 1.0))],
+    [
+        ("x-y", (Strategy.X_Y, 1.0)),
+        ("hybrid-0.25", (Strategy.HYBRID, 0.25)),
+        ("hybrid-1", (Strategy.HYBRID, 1.0)),
+        ("x-y-pair", (Strategy.X_Y_PAIR, 1.0)),
+        ("hybrid-row-.5", (Strategy.HYBRID_ROW, 0.5)),
+        ("en-en", (Strategy.EN_EN, 1.0)),
+        ("es-es", (Strategy.EN_EN, 1.0)),
+    ],
 )
 def test_names_of_runs(name: str, expected: tuple[Strategy, float]) -> None:
     assert parse_strategy(name) == expected
+    assert pivot_of(name) == ("es" if name == "es-es" else "en")
 
 
-@pytest.mark.parametrize("name", ["hybrid", "hybrid-", "hybrid-x", "hybrid--1", "y-y", ""])
+@pytest.mark.parametrize("name", ["hybrid", "hybrid-", "hybrid-x", "hybrid--1", "hybrid-row", "y-y", "en-es", ""])
 def test_unknown_names_are_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(InputError, match=r"x-x-mono, x-y, x-x or hybrid-ALPHA"):
+    with pytest.raises(InputError, match=r"x-x-mono, x-y, x-x, .*en-en, .*hybrid-ALPHA or hybrid-row-ALPHA"):
         parse_strategy(name)
 
 

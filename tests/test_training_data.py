@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
+from xir_lib.mixture import MixtureBatchSampler
+from xir_lib.samplers import PairIndex, ResumableSampler, StrategyBatchSampler
 from xir_lib.training_data import PairDataset, batch_sampler_factory
 
 LANGS = ("de", "en", "zh")
@@ -59,7 +60,7 @@ def tiny_model(tmp_path: Path) -> Any:
     return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(16)], device="cpu")
 
 
-def train(model: Any, pairs: PairTable, sampler: StrategyBatchSampler, folder: Path, workers: int) -> list[list[list[int]]]:
+def train(model: Any, data: PairDataset, sampler: ResumableSampler, folder: Path, workers: int) -> list[list[list[int]]]:
     """Train one epoch; return per step and column the token ids that reached the model."""
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -84,9 +85,7 @@ def train(model: Any, pairs: PairTable, sampler: StrategyBatchSampler, folder: P
         disable_tqdm=True,
         use_cpu=True,
     )
-    trainer = SentenceTransformerTrainer(
-        model=model, args=args, train_dataset=PairDataset.from_pairs(pairs), loss=Recording(model)
-    )
+    trainer = SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss=Recording(model))
     trainer.train()
     assert trainer.state.global_step == 3  # 6 batches / 2 accumulated
     trainer.save_model(str(folder / "model"))  # writes the model card, which reads rows of the data set
@@ -97,7 +96,7 @@ def train(model: Any, pairs: PairTable, sampler: StrategyBatchSampler, folder: P
 def test_the_stock_trainer_sees_exactly_the_planned_texts(tiny_model: Any, tmp_path: Path, workers: int) -> None:
     pairs = pair_table()
     sampler = make_sampler(pairs)
-    seen = train(tiny_model, pairs, sampler, tmp_path / "out", workers)
+    seen = train(tiny_model, PairDataset.from_pairs(pairs), sampler, tmp_path / "out", workers)
     rows = pairs.table.to_pylist()
     vocabulary = tiny_model.tokenizer.get_vocab()
     expected = [
@@ -152,3 +151,88 @@ def test_a_memory_mapped_table_is_read_in_place(tmp_path: Path) -> None:
     assert data.__getitems__([(1, 2)]) == [{"query": "q en n0", "passage": "p zh n0"}]
     assert data.data.table["passage"].chunk(0).buffers()[2].is_mutable is False
     assert pa.total_allocated_bytes() - before < 4096
+
+
+def with_negatives(pairs: PairTable, name: str) -> PairTable:
+    """Give every passage two negatives that name their row, and new pair ids; row 1 has one, row 2 none."""
+    rows = [
+        row | {"pair_id": f"{name}{i}", "negatives": [f"{name} a{i}", f"{name} b{i}"][: {1: 1, 2: 0}.get(i, 2)] or None}
+        for i, row in enumerate(pairs.table.to_pylist())
+    ]
+    return PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA.append(NEGATIVES)))
+
+
+def test_negatives_are_the_first_of_the_passage_row() -> None:
+    data = PairDataset.from_pairs(with_negatives(pair_table(), "n"), negatives=2)
+    assert data.column_names == ["query", "passage", "negative_1", "negative_2"]
+    batch = data.__getitems__([(4, 5), (1, 0)])
+    assert [list(row) for row in batch] == [data.column_names] * 2  # the order of the columns is what a loss sees
+    assert batch == [
+        {"query": "q en n1", "passage": "p zh n1", "negative_1": "n a5", "negative_2": "n b5"},
+        {"query": "q en n0", "passage": "p de n0", "negative_1": "n a0", "negative_2": "n b0"},
+    ]
+    assert data[1] == {"query": "q en n0", "passage": "p en n0", "negative_1": "n a1", "negative_2": ""}
+    assert PairDataset.from_pairs(with_negatives(pair_table(), "n")).column_names == ["query", "passage"]
+    for row, count in ((1, 1), (2, 0)):
+        with pytest.raises(InputError, match=f"^row {row} of the pair table has {count} negatives, 2 are read"):
+            data.__getitems__([(4, row)])
+    with pytest.raises(InputError, match="negatives is 1, but a pair table has no column negatives"):
+        PairDataset.from_pairs([with_negatives(pair_table(), "n"), pair_table()], negatives=1)
+
+
+def test_several_tables_are_read_end_to_end_and_in_place(tmp_path: Path) -> None:
+    pair_table().save(tmp_path / "pairs.arrow")
+    before = pa.total_allocated_bytes()
+    data = PairDataset.from_pairs([with_negatives(pair_table(), "n"), PairTable.load(tmp_path / "pairs.arrow")])
+    assert data.__getitems__([(1, 2), (36 + 4, 36 + 5)]) == [
+        {"query": "q en n0", "passage": "p zh n0"},
+        {"query": "q en n1", "passage": "p zh n1"},
+    ]
+    assert len(data) == 72 and data.data.table["passage"].num_chunks == 2
+    assert data.data.table["passage"].chunk(1).buffers()[2].is_mutable is False
+    assert pa.total_allocated_bytes() - before < 8192  # the first table's 36 rows
+
+
+def test_a_batch_reads_only_the_chunks_of_its_rows(tmp_path: Path) -> None:
+    # 20 chunks of 5 MB: to join them first, as pyarrow's own take does, would allocate 100 MB at every batch.
+    text = "x" * 5000
+    rows = [
+        {"pair_id": f"i{i}", "lang": "en", "query": "q", "passage_id": "p", "passage": text, "group": "g"} for i in range(1000)
+    ]
+    part = pa.Table.from_pylist(rows, schema=PAIR_SCHEMA)
+    ids = pa.array([f"i{i}" for i in range(20_000)])
+    pairs = PairTable(pa.concat_tables([part] * 20).set_column(0, "pair_id", ids))
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    usual, before = pa.default_memory_pool(), pool.max_memory()
+    pa.set_memory_pool(pool)
+    try:
+        PairDataset.from_pairs(pairs).__getitems__([(3, 19_999), (8000, 500)])
+    finally:
+        pa.set_memory_pool(usual)
+    assert pool.max_memory() - (before or 0) < 1_000_000
+
+
+def test_the_stock_trainer_sees_the_negatives_of_two_data_sets(tiny_model: Any, tmp_path: Path) -> None:
+    pairs = {name: with_negatives(pair_table(), name) for name in ("n1", "n2")}
+    samplers = {
+        name: StrategyBatchSampler(PairIndex.from_table(table, negatives=2), strategy="x-x-mono", batch_size=4, seed=0)
+        for name, table in pairs.items()
+    }
+    mixture = MixtureBatchSampler(samplers, draw="equal", seed=4, num_batches=6)
+    rows = [row for table in pairs.values() for row in table.table.to_pylist()]
+    expected = [
+        [
+            [rows[query]["query"] for query, _ in batch],
+            [rows[passage]["passage"] for _, passage in batch],
+            *([rows[passage]["negatives"][k] for _, passage in batch] for k in (0, 1)),
+        ]
+        for batch in mixture
+    ]
+    assert {column[2][0][:2] for column in expected} == {"n1", "n2"}
+    vocabulary = tiny_model.tokenizer.get_vocab()
+    unknown = vocabulary["[UNK]"]
+    expected_ids = [
+        [[[vocabulary.get(w, unknown) for w in text.split()] for text in column] for column in step] for step in expected
+    ]
+    data = PairDataset.from_pairs(list(pairs.values()), negatives=2)
+    assert train(tiny_model, data, mixture, tmp_path / "out", 0) == expected_ids

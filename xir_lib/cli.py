@@ -1,5 +1,6 @@
 """The command `xir`: thin calls of the library, one line and exit code 2 for bad input."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -102,20 +103,55 @@ def data_build(
 
 @app.command()
 def train(
-    params: Params,
-    out: Annotated[Path, typer.Option(help="The model's folder.")],
-    strategy: Annotated[str | None, typer.Option(help="One of the profile's; default its last.")] = None,
-    seed: Annotated[int | None, typer.Option(help="One of the profile's; default its first.")] = None,
+    params: Annotated[
+        Path | None, typer.Option("--params", help="A profile such as params/demo.yaml; --pairs does without.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The model's folder.")] = None,
+    pairs_file: Annotated[
+        Path | None, typer.Option("--pairs", help="Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data.")
+    ] = None,
+    lang: Annotated[str | None, typer.Option(help="The language of pairs that name none.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="A folder, a hub id or bundled:multilingual-e5-small, the default without a profile.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="x-x-mono, x-y, hybrid-0.5 ...; default the profile's last, or hybrid-0.5.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Default the profile's first, or 0.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Default the profile's, or one pass over the pairs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default the profile's, or 32.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default the profile's, or 2e-5.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print settings, data, batches and cost.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one model of a profile; the folder is an ordinary SentenceTransformer with a run.json."""
+    """Train one model on a profile's data or on --pairs; the folder is an ordinary SentenceTransformer with a run.json."""
     from xir_lib import training
-    from xir_lib.study import load_study, load_training
+    from xir_lib.study import Mixture, load_own, load_study, load_training, own_settings, preview
 
-    study = load_study(params)
-    settings = study.settings(strategy or study.strategies[-1], study.seeds[0] if seed is None else seed)
-    pairs, held_out = load_training(study.data)
-    run = training.train(study.encoder, pairs, settings, out, held_out=held_out)
+    if out is None and not dry_run:
+        raise InputError("--out is missing; name the model's folder, only --dry-run does without")
+    if lang is not None and pairs_file is None:
+        raise InputError(f"--lang {lang} belongs to --pairs; give a file of pairs")
+    options = {"strategy": strategy, "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    study = load_study(params) if params else None
+    name = encoder or (study.encoder if study else "bundled:multilingual-e5-small")
+    settings = study.settings(**{"strategy": study.strategies[-1], "seed": study.seeds[0], **given}) if study else None
+    if pairs_file:
+        pairs, held_out = load_own(pairs_file, lang)
+    elif study is None:
+        raise InputError("nothing to train on; give --pairs FILE with your own pairs or --params with a profile")
+    elif dry_run and settings and isinstance(study.data, Mixture):  # its sizes are known, its pairs are not here
+        _show_preview(preview(name, settings, study.data), as_json)
+        return
+    else:
+        pairs, held_out = load_training(study.data)
+    settings = settings or own_settings(pairs, **given)
+    if dry_run or out is None:
+        _show_preview(preview(name, settings, pairs, held_out), as_json)
+        return
+    with contextlib.redirect_stdout(sys.stderr):  # the trainer's bar writes its log to standard output, which --json needs
+        run = training.train(name, pairs, settings, out, held_out=held_out)
     if as_json:
         typer.echo(json.dumps(run, indent=1))
     else:
@@ -246,6 +282,31 @@ def step(
         report.write_report(profile, build)
     else:
         raise InputError(f"unknown step {name!r}; use collect or report")
+
+
+def _show_preview(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    rows = [{key: value for key, value in row.items() if not isinstance(value, dict)} for row in found["data"]]
+    _show([{**row, "languages": " ".join(row["languages"])} if "languages" in row else row for row in rows], False, "Data")
+    settings, sampler = found["settings"], found["sampler"] or {}
+    _show([{"setting": name, "value": value} for name, value in settings.items()], False, found["encoder"])
+    if sampler:
+        _show([{"count": name, "value": value} for name, value in sampler.items() if name not in settings], False, "Batches")
+    costs = []
+    for name, cost in found["cost"].items():
+        hours = {f"{device} h": value for device, value in cost["gpu_hours"].items()}
+        costs.append({"of": name, **{key: f"{cost[key]:,}" for key in ("steps", "tokens")}, "FLOPs": cost["flops"], **hours})
+    _show(costs, False, "Cost")
+    cost, tokens = found["cost"]["this run"], found["tokens"]
+    typer.echo(
+        f"{found['architecture']}: {cost['parameters']['embeddings'] / 1e6:.0f} M parameters in embeddings, "
+        f"{cost['parameters']['other'] / 1e6:.0f} M elsewhere; {cost['optimiser_gb']:.1f} GB with gradients and AdamW "
+        f"for the whole vocabulary, activations on top. {tokens['query_tokens']:.0f} + {tokens['passage_tokens']:.0f} tokens "
+        f"a pair ({'measured' if tokens['measured'] else 'assumed in the profile'}). GPU hours at {cost['utilisation']:.0%} of "
+        "the peak in bfloat16, an assumption. Nothing was trained or written."
+    )
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, title: str | None = None) -> None:

@@ -91,7 +91,7 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
     Returns the kept ids of the former vocabulary, ascending; their places are the new ids. Every vector of these texts
     stays as it was: a removed piece was on no best path, so the best paths remain, and the lowest-scored piece stays
     because the penalty of an unknown character hangs on it. Other texts fall into more and other pieces: give the
-    texts of every corpus that the model will see. `InputError` if the tokenizer is not a unigram model.
+    texts of every corpus that the model will see. A vocabulary that is not a unigram model (LaBSE's WordPiece) stays whole.
     """
     transformer, tokenizer = _transformer(model), model.tokenizer
     backend = tokenizer.backend_tokenizer
@@ -100,7 +100,8 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
     state = json.loads(backend.to_str())
     post = state["post_processor"]
     if state["model"]["type"] != "Unigram" or post["type"] != "TemplateProcessing":
-        raise InputError(f"only unigram vocabularies can be trimmed, got {state['model']['type']}; leave vocab_texts out")
+        logger.info("a %s vocabulary stays whole, only unigram ones can be trimmed", state["model"]["type"])
+        return np.arange(transformer.get_input_embeddings().num_embeddings)
 
     pieces = state["model"]["vocab"]  # [piece, score] in id order
     used = np.zeros(max(len(pieces), 1 + max(token["id"] for token in state["added_tokens"])), dtype=bool)

@@ -14,7 +14,7 @@ import yaml
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
 from xir_lib.report import fill_readme, readme_blocks
-from xir_lib.study import load_results, load_study
+from xir_lib.study import Mixture, load_results, load_study, load_training
 
 SNAKEFILE = REPO / "Snakefile"
 
@@ -27,6 +27,8 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
     outputs are redone and finished ones kept.
     """
     study = load_study(params)
+    if isinstance(study.data, Mixture):
+        load_training(study.data)  # says what is missing
     require(SNAKEFILE, "`xir study` runs inside a clone of the repository")
     build = (build or REPO / "build" / study.profile).resolve()
     build.mkdir(parents=True, exist_ok=True)

@@ -2,44 +2,49 @@
 
 | strategy | a batch holds | source |
 |---|---|---|
-| `x-x-mono` | one language, drawn uniformly; queries and passages in it | LAReQA (Roy et al. 2020), paper section 3 |
-| `x-y` | pairs with query language != passage language, languages mixed | the same |
+| `x-x-mono` | one language, drawn per batch; queries and passages in it | LAReQA (Roy et al. 2020), paper section 3 |
+| `en-en` | the same, always in one language, the pivot | LAReQA, with English |
 | `x-x` | pairs with query language == passage language, languages mixed | LAReQA |
+| `x-y` | pairs with query language != passage language, languages mixed | LAReQA, paper section 3 |
+| `x-y-pair` | one query language and one other passage language, drawn per batch | the fourth cell of the 2 x 2, this project |
 | `hybrid` | with probability alpha an `x-x-mono` batch, else an `x-y` batch | paper section 3 (arXiv 2408.10536) |
+| `hybrid-row` | each pair with probability alpha as in `x-x`, else as in `x-y` | the mixture inside the batch, this project |
 
-In batch contrastive training the other rows of a batch are the negatives, so a batch never holds two ids that share
-a passage in any language: one row's passage would answer the other row's query. Such an id waits for a later batch.
+In batch contrastive training the other rows of a batch are the negatives, so a batch never holds two ids of which one
+has a passage, in any language, that is a passage or a hard negative of the other: `pair_index` has the rule. Such an id
+waits for a later batch.
 
 A *pass* visits the ids in one random order. Every random number is a function of (seed, epoch, pass, purpose): the
-order of the ids does not depend on the strategy, and `hybrid` with alpha 1 (0) is `x-x-mono` (`x-y`) batch for batch.
-The numbers are Philox's raw bits, which numpy keeps stable across versions, unlike the methods of its `Generator`.
+order of the ids does not depend on the strategy, `hybrid` with alpha 1 (0) is `x-x-mono` (`x-y`) batch for batch, and
+`hybrid-row` is `x-x` (`x-y`). The numbers are Philox's raw bits, which numpy keeps stable across versions, unlike the
+methods of its `Generator`.
 
-The module knows row numbers and language codes; it knows no text in the loop, no model and no trainer.
+The module knows row numbers and language codes; it knows no text, no model and no trainer.
 """
 
+import copy
 import zlib
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import count
+from itertools import count, permutations
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
+from xir_lib.pair_index import Bits, Ints, Mask, PairIndex
 
-Ints = npt.NDArray[np.int32]
+__all__ = ["BatchPlan", "LanguageDraw", "PairIndex", "ResumableSampler", "Strategy", "StrategyBatchSampler"]
+
 Codes = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Bits = npt.NDArray[np.uint64]
+Row = tuple[int, int]  # (query_row, passage_row)
 
-_BLOCK = 1 << 16  # rows that are expanded at a time, so that transient memory does not grow with the data
+_BLOCK = 1 << 16  # pairs that are expanded at a time, so that transient memory does not grow with the data
+_LOWER = np.uint64(2**32 - 1)  # these bits draw a pair's kind in `hybrid-row`, the upper ones its languages
 
 
 class Strategy(StrEnum):
@@ -49,70 +54,29 @@ class Strategy(StrEnum):
     X_Y = "x-y"
     X_X = "x-x"
     HYBRID = "hybrid"
+    EN_EN = "en-en"
+    X_Y_PAIR = "x-y-pair"
+    HYBRID_ROW = "hybrid-row"
 
     @classmethod
     def _missing_(cls, value: object) -> None:
         raise InputError(f"unknown strategy {value!r}; known are {', '.join(s.value for s in cls)}")
 
 
-@dataclass(frozen=True, eq=False)
-class PairIndex:
-    """What a sampler needs of a `PairTable`: 9 bytes per (id, language), and 1 per id; no text.
+class LanguageDraw(StrEnum):
+    """How a batch of one language (pair) draws it, among those that can still fill a batch.
 
-    `row` is the row number in the table, -1 where the id lacks the language. `passage` is the code of the passage,
-    -1 without one; two entries have the same code if they have the same (language, passage_id) or the same text.
+    `size` draws in proportion to the ids that a language (pair) offers at the start of the pass. It has no meaning
+    where every pair of the batch draws for itself (`x-x`, `x-y`, `hybrid-row`): an id draws uniformly among what it
+    has, so that the sizes of the languages show by themselves.
     """
 
-    languages: tuple[str, ...]
-    row: Ints  # (ids, languages)
-    has_query: Mask  # (ids, languages)
-    passage: Ints  # (ids, languages)
-    shares: Mask  # (ids,) the id shares a passage with another id
+    UNIFORM = "uniform"
+    SIZE = "size"
 
     @classmethod
-    def from_table(cls, pairs: PairTable) -> "PairIndex":
-        """Index a table; ids keep their order of first appearance, languages are alphabetical.
-
-        Texts are read once, in blocks, for a 64-bit fingerprint (at 70 million passages the chance that any two
-        different ones meet is 1e-4, and the price would be one needlessly deferred id).
-        """
-        table, languages = pairs.table, tuple(pairs.languages)
-        if len(languages) > 255:
-            raise InputError(f"{len(languages)} languages; at most 255 fit a sampler's codes")
-        ids = pc.index_in(table["pair_id"], table["pair_id"].unique()).to_numpy()
-        lang = pc.index_in(table["lang"], pa.array(languages, pa.string())).to_numpy()
-        shape = (int(ids.max(initial=-1)) + 1, len(languages))
-        row, passage = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
-        has_query = np.zeros(shape, bool)
-        row[ids, lang] = np.arange(len(ids), dtype=np.int32)
-        has_query[ids, lang] = table["query"].is_valid().to_numpy()
-        present = table["passage"].is_valid().to_numpy()
-        passage[ids[present], lang[present]] = _passage_codes(table, lang, present)
-        return cls(languages, row, has_query, passage, _sharing(passage))
-
-    @property
-    def has_passage(self) -> Mask:
-        """Say which (id, language) have a passage, shape (ids, languages)."""
-        return self.passage >= 0
-
-    def without_clashes(self, ids: Ints) -> Ints:
-        """Drop every id that shares a passage, in any language, with a kept id before it."""
-        suspects = np.flatnonzero(self.shares[ids])
-        codes = self.passage[ids[suspects]]  # (suspects, languages)
-        values, counts = np.unique(codes, return_counts=True)
-        repeated = values[(counts > 1) & (values >= 0)]
-        if not len(repeated):
-            return ids
-        touched = np.isin(codes, repeated).any(axis=1)
-        taken: set[int] = set()
-        keep = np.ones(len(ids), bool)
-        for position, row in zip(suspects[touched].tolist(), codes[touched].tolist(), strict=True):
-            own = set(row) - {-1}
-            if taken.isdisjoint(own):
-                taken |= own
-            else:
-                keep[position] = False
-        return ids[keep]
+    def _missing_(cls, value: object) -> None:
+        raise InputError(f"unknown language_draw {value!r}; use uniform or size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +90,79 @@ class BatchPlan:
     passes: int  # begun in this epoch
 
 
-class StrategyBatchSampler:
+class ResumableSampler(ABC):
+    """The epoch of a batch sampler and the place in it, which can be saved and restored.
+
+    The place counts the batches handed out by the iterator that moved last. A data loader that fetches ahead has
+    taken more of them than the trainer has used; a trainer that resumes by skipping needs no state at all.
+    """
+
+    batch_size: int
+    epoch = 0
+    drop_last = True  # read by accelerate; every batch is full
+    _place = 0  # batches handed out
+    _start = 0  # where the next iteration begins
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return everything that fixes the batches but the epoch, as JSON values by name."""
+
+    @abstractmethod
+    def _length(self) -> int:
+        """Return the number of batches of the whole epoch."""
+
+    @abstractmethod
+    def batches_from(self, start: int) -> Iterator[list[Row]]:
+        """Yield the epoch's batches from number `start` on."""
+
+    @abstractmethod
+    def report(self) -> dict[str, Any]:
+        """Return the settings and counts of this epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; calling it twice changes nothing, and keeps a restored place in the same epoch."""
+        if epoch != self.epoch:
+            self.epoch, self._place, self._start = epoch, 0, 0
+
+    def __len__(self) -> int:
+        """Return the number of batches that the next iteration yields, exactly."""
+        return self._length() - self._start
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        start, self._start = self._start, 0
+        for place, batch in enumerate(self.batches_from(start), start + 1):
+            self._place = place
+            yield batch
+        self._place = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the settings, the epoch and the place in it, as JSON values."""
+        return {**self.settings, "epoch": self.epoch, "batch": self._place}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where the state was taken; the iteration after that begins at 0 again.
+
+        Refused with `InputError`: a state of other settings or of other data.
+        """
+        for name, mine in self.settings.items():
+            if state.get(name) != mine:
+                raise InputError(f"the state has {name} {state.get(name)!r}, this sampler {mine!r}; make them equal")
+        self.epoch, self._start = state["epoch"], state["batch"]
+        self._place = self._start
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """The ids that a batch of one kind can draw: all of them, or those of one language (pair)."""
+
+    masks: tuple[Mask, ...]  # each (ids,); an id is in the pool if all hold
+    size: int  # ids in the pool
+    query_lang: int = -1  # of the whole batch; -1 if every pair has its own
+    doc_lang: int = -1
+
+
+class StrategyBatchSampler(ResumableSampler):
     """Yield batches of (query_row, passage_row), row numbers of the `PairTable`, by one strategy.
 
     With `num_batches` an epoch has exactly that many batches and passes over the ids as often as that takes; a pass
@@ -134,12 +170,18 @@ class StrategyBatchSampler:
     resuming is then a pure skip. Without it an epoch is one pass and ends when no kind can be filled; `hybrid` then
     goes on with the kind that is left. Either way an id appears at most once per pass.
 
-    `x-x-mono` draws uniformly among the languages that can still fill a batch from the ids left in the pass; a
-    language that could not is out until the next pass. `x-y` draws uniformly among the id's ordered language pairs,
-    `x-x` among its languages; this draw belongs to (pass, id) and is the same at every alpha.
+    `x-x-mono` draws, by `language_draw`, among the languages that can still fill a batch from the ids left in the pass;
+    a language that could not is out until the next pass. So does `x-y-pair` among the ordered pairs of languages, of
+    which those with fewer ids than a batch are left out from the start. A pass uses up what it can: the draw rules
+    the order and where ids have several languages their shares, but languages without common ids come out by size.
+    `x-y` draws uniformly among the id's ordered language pairs, `x-x` among its languages; this draw belongs to
+    (pass, id) and is the same at every alpha. `hybrid-row` draws the kind by (pass, id) too; an id that offers only
+    same-language or only cross-language pairs takes that kind, unless alpha is 0 or 1 and excludes it.
+    `pivot` is the language of `en-en`.
 
-    Refused with `InputError`: alpha outside [0, 1], batch_size < 2, a seed outside 32 bits, fewer ids than a batch
-    for a kind (for `x-x-mono`: in any language that has a same-language pair), one language where two are needed.
+    Refused with `InputError`: alpha outside [0, 1], batch_size < 2, a seed outside 32 bits, an unknown pivot, fewer
+    ids than a batch for a kind (for `x-x-mono`: in any language that has a same-language pair; for `x-y-pair`: in every
+    pair), one language where two are needed.
     """
 
     def __init__(
@@ -151,10 +193,12 @@ class StrategyBatchSampler:
         seed: int,
         alpha: float = 0.5,
         num_batches: int | None = None,
+        language_draw: LanguageDraw | str = LanguageDraw.UNIFORM,
+        pivot: str = "en",
     ) -> None:
         self.index, self.strategy, self.batch_size, self.seed = index, Strategy(strategy), batch_size, seed
-        self.alpha, self.num_batches, self.epoch = alpha, num_batches, 0
-        self.drop_last = True  # read by accelerate; every batch is full
+        self.alpha, self.num_batches = alpha, num_batches
+        self.language_draw, self.pivot = LanguageDraw(language_draw), pivot
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha must be in [0, 1], got {alpha}")
         if batch_size < 2:
@@ -163,31 +207,44 @@ class StrategyBatchSampler:
             raise InputError(f"num_batches must be at least 1, got {num_batches}")
         if not 0 <= seed < 2**32:
             raise InputError(f"seed must be in [0, 2**32), got {seed}")
-        self._share = {Strategy.X_X_MONO: 1.0, Strategy.HYBRID: alpha}.get(self.strategy, 0.0)  # of x-x-mono batches
-        self._other = Strategy.X_X if self.strategy == Strategy.X_X else Strategy.X_Y
-        same = np.asfortranarray(index.has_query & index.has_passage)  # (ids, languages), read by column
-        self._mono_langs = np.flatnonzero(same.any(axis=0))
-        self._eligible: dict[Strategy, list[Mask]] = {}  # kind -> one mask (ids,) per pool that a batch comes from
-        if self._share > 0:
-            self._eligible[Strategy.X_X_MONO] = list(same.T[self._mono_langs])
-        if self._share < 1:
-            self._eligible[self._other] = [np.asarray(same.any(axis=1)) if self._other == Strategy.X_X else self._crossings()]
-        self._refuse_unfillable()
-        pools = np.stack([mask for masks in self._eligible.values() for mask in masks])  # (pools, ids)
-        self.usable: Mask = np.asarray(pools.any(axis=0))  # (ids,)
+        if self.strategy == Strategy.EN_EN and pivot not in index.languages:
+            raise InputError(f"unknown pivot {pivot!r}; this data has {', '.join(index.languages) or 'no language'}")
+        kinds: tuple[Strategy, ...] = (self.strategy,)
+        if self.strategy == Strategy.HYBRID:
+            kinds = (Strategy.X_X_MONO,) * (alpha > 0) + (Strategy.X_Y,) * (alpha < 1)
+        self.usable: Mask = np.zeros(len(index.row), bool)  # (ids,) the strategy can draw the id
+        self.unreachable: list[str] = []  # languages, or ordered pairs, that no batch can come from
+        self._pools = {kind: self._pools_of(kind) for kind in kinds}
         self._cached: tuple[int, BatchPlan] | None = None
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; calling it twice changes nothing."""
-        self.epoch = epoch
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return everything that fixes the batches but the epoch, as JSON values by name; None has no meaning here."""
+        return {
+            "strategy": self.strategy.value,
+            "alpha": self.alpha if self.strategy in (Strategy.HYBRID, Strategy.HYBRID_ROW) else None,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "num_batches": self.num_batches,
+            "language_draw": self.language_draw.value,
+            "pivot": self.pivot if self.strategy == Strategy.EN_EN else None,
+            "data": self.index.fingerprint,
+        }
 
-    def __len__(self) -> int:
-        """Return the number of batches that this epoch yields, exactly."""
+    def reseeded(self, seed: int, num_batches: int | None) -> Self:
+        """Return the same sampler, on the same arrays and at its beginning, with another seed and length."""
+        other = copy.copy(self)
+        other.seed, other.num_batches, other._cached = seed, num_batches, None
+        other.epoch, other._place, other._start = 0, 0, 0
+        return other
+
+    def _length(self) -> int:
         return self.num_batches if self.num_batches is not None else len(self.plan().ids)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def batches_from(self, start: int) -> Iterator[list[Row]]:
+        """Yield the epoch's batches from number `start` on."""
         plan, row = self.plan(), self.index.row
-        for ids, query_lang, doc_lang in zip(plan.ids, plan.query_lang, plan.doc_lang, strict=True):
+        for ids, query_lang, doc_lang in zip(plan.ids[start:], plan.query_lang[start:], plan.doc_lang[start:], strict=True):
             yield list(zip(row[ids, query_lang].tolist(), row[ids, doc_lang].tolist(), strict=True))
 
     def plan(self) -> BatchPlan:
@@ -207,60 +264,123 @@ class StrategyBatchSampler:
         columns = {"batch": batch, "kind": kind, "query_lang": name[values // langs % langs], "doc_lang": name[values % langs]}
         return pd.DataFrame({**columns, "pairs": pairs})
 
-    def report(self) -> dict[str, str | int | float]:
-        """Return the settings and counts of this epoch.
+    def report(self) -> dict[str, Any]:
+        """Return the settings and counts of this epoch, as JSON values.
 
-        `never`: ids without any pair that the strategy can draw; `dropped`: usable ids that this epoch does not visit.
+        `never`: ids without any pair that the strategy can draw; `dropped`: usable ids that this epoch does not visit;
+        `unreachable`: languages of `x-x-mono` and ordered pairs of `x-y-pair` that no batch can come from;
+        `one_kind`: usable ids of `hybrid-row` that cannot follow alpha; `without_negatives`: passages, by id and
+        language, that are not drawn for want of hard negatives.
         """
         plan, usable = self.plan(), int(self.usable.sum())
+        same, cross = self._kinds_offered(slice(None))
+        rows = self.strategy == Strategy.HYBRID_ROW
         return {
-            "strategy": self.strategy.value,
-            "alpha": self._share,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
+            **self.settings,
             "epoch": self.epoch,
             "batches": len(plan.ids),
-            "mono_batches": sum(kind == Strategy.X_X_MONO for kind in plan.kinds),
+            "mono_batches": sum(kind in (Strategy.X_X_MONO, Strategy.EN_EN) for kind in plan.kinds),
             "passes": plan.passes,
             "ids": len(self.usable),
             "never": len(self.usable) - usable,
             "usable": usable,
             "dropped": usable - len(np.unique(plan.ids)),
+            "unreachable": self.unreachable,
+            "one_kind": int((self.usable & (same != cross)).sum()) if rows else 0,
+            "without_negatives": int(((self.index.passage >= 0) & ~self.index.servable()).sum()),
         }
+
+    def _pools_of(self, kind: Strategy) -> list[_Pool]:
+        """Return the pools that can fill a batch of this kind; note who is in them, and which cannot."""
+        pools, langs, thin = [], self.index.languages, 0
+        for masks, query_lang, doc_lang in self._candidates(kind):
+            members = np.logical_and.reduce(masks)
+            size = int(members.sum())
+            mono = query_lang == doc_lang
+            if size >= self.batch_size:
+                pools.append(_Pool(masks, size, query_lang, doc_lang))
+                self.usable |= members
+            elif kind == Strategy.X_Y_PAIR or (kind == Strategy.X_X_MONO and not size):
+                self.unreachable.append(langs[query_lang] if mono else f"{langs[query_lang]}->{langs[doc_lang]}")
+                thin = max(thin, size)
+            else:
+                where = "" if query_lang < 0 else f"in {langs[query_lang]} "
+                raise InputError(
+                    f"batch_size {self.batch_size} exceeds the {size} ids {where}that {kind.value} can draw; "
+                    "lower it or add ids"
+                )
+        if not pools:
+            raise InputError(
+                f"batch_size {self.batch_size} exceeds the {thin} ids of the largest language pair; lower it or add ids"
+            )
+        return pools
+
+    def _candidates(self, kind: Strategy) -> Iterator[tuple[tuple[Mask, ...], int, int]]:
+        """Yield (masks, query_lang, doc_lang) of every pool that the kind could draw from, as in `_Pool`."""
+        langs, query, passage = self.index.languages, self.index.has_query, self.index.servable()
+        rows = kind == Strategy.HYBRID_ROW
+        wanted = {
+            "one language": kind in (Strategy.X_X, Strategy.X_X_MONO) or (rows and self.alpha > 0),
+            "two different languages": kind in (Strategy.X_Y, Strategy.X_Y_PAIR) or (rows and self.alpha < 1),
+        }
+        if wanted["two different languages"] and len(langs) < 2:
+            raise InputError(f"{self.strategy.value} needs at least two languages, got {', '.join(langs) or 'none'}")
+        offered = dict(zip(wanted, self._kinds_offered(slice(None)), strict=True))
+        for where in wanted:
+            if wanted[where] and not offered[where].any():
+                raise InputError(f"no usable id for {self.strategy.value}: none has a query and a passage in {where}")
+        if kind in (Strategy.X_X_MONO, Strategy.EN_EN):
+            same = np.asfortranarray(query & passage)  # read by column
+            for lang in range(len(langs)) if kind == Strategy.X_X_MONO else [langs.index(self.pivot)]:
+                yield (same[:, lang],), lang, lang
+        elif kind == Strategy.X_Y_PAIR:
+            query, passage = np.asfortranarray(query), np.asfortranarray(passage)
+            for query_lang, doc_lang in permutations(range(len(langs)), 2):
+                yield (query[:, query_lang], passage[:, doc_lang]), query_lang, doc_lang
+        else:
+            yield (np.logical_or.reduce([offered[where] for where in wanted if wanted[where]]),), -1, -1
+
+    def _kinds_offered(self, ids: Ints | slice) -> tuple[Mask, Mask]:
+        """Say which ids have a pair in one language, and which one in two different languages, each (len(ids),)."""
+        query, passage = self.index.has_query[ids], self.index.servable(ids)
+        same = (query & passage).sum(axis=1)
+        return same > 0, query.sum(axis=1) * passage.sum(axis=1) > same
 
     def _make_plan(self) -> BatchPlan:
         ids: list[Ints] = []
         kinds: list[Strategy] = []
         languages: list[tuple[Codes, Codes]] = []
         most = len(self.usable) // self.batch_size + 1 if self.num_batches is None else self.num_batches
-        mono = self._uniform(0, "kinds", most) < self._share  # by batch, not by pass: a kind that ends a pass opens the next
+        first, last = next(iter(self._pools)), next(reversed(self._pools))
+        # drawn by batch, not by pass: a kind that ends a pass opens the next
+        wanted = [first if u < self.alpha else last for u in self._uniform(0, "kinds", most)]
         for number in count():
             start = len(ids)
-            cells: list[int] = []
-            for kind, cell, batch in self._pass(number, mono[start:]):
+            pools: list[_Pool] = []
+            for kind, pool, batch in self._pass(number, wanted[start:]):
                 ids.append(batch)
                 kinds.append(kind)
-                cells.append(cell)
+                pools.append(pool)
             if len(ids) == start:
                 raise InputError(
                     f"no {self.strategy.value} batch of {self.batch_size} can be filled: too many ids share passages; "
                     "lower batch_size"
                 )
-            languages += self._languages(number, np.stack(ids[start:]), kinds[start:], cells)
+            languages += self._languages(number, np.stack(ids[start:]), pools)
             if self.num_batches is None or len(ids) == self.num_batches:
                 break
         query_lang, doc_lang = (np.concatenate(part) for part in zip(*languages, strict=True))
         return BatchPlan(np.stack(ids), query_lang, doc_lang, tuple(kinds), number + 1)
 
-    def _pass(self, number: int, mono: Mask) -> Iterator[tuple[Strategy, int, Ints]]:
-        """Yield (kind, pool, ids), a batch per entry of `mono`, until one cannot be filled."""
+    def _pass(self, number: int, wanted: list[Strategy]) -> Iterator[tuple[Strategy, _Pool, Ints]]:
+        """Yield (kind, pool, ids), a batch per entry of `wanted`, until one cannot be filled."""
         size = len(self.usable)
         order = np.argsort(self._bits(number, "ids", size), kind="stable").astype(np.int32)
-        draws = iter(self._uniform(number, "languages", size // self.batch_size + 256))  # each fills a batch or ends a pool
+        most = size // self.batch_size + sum(map(len, self._pools.values()))  # each draw fills a batch or ends a pool
+        draws = iter(self._uniform(number, "languages", most))
         used = np.zeros(size, bool)
-        queues = {k: {i: _Queue(order[m[order]], used) for i, m in enumerate(masks)} for k, masks in self._eligible.items()}
-        for wanted in mono:
-            kind = Strategy.X_X_MONO if wanted else self._other
+        queues = {kind: [_Queue(pool, order, used) for pool in pools] for kind, pools in self._pools.items()}
+        for kind in wanted:
             filled = self._fill(queues[kind], draws)
             if filled is None and self.num_batches is None and len(queues) > 1:
                 kind = next(k for k in queues if k != kind)
@@ -270,49 +390,65 @@ class StrategyBatchSampler:
             used[filled[1]] = True
             yield kind, *filled
 
-    def _fill(self, queues: dict[int, "_Queue"], draws: Iterator[float]) -> tuple[int, Ints] | None:
-        """Fill a batch from a uniformly drawn pool, and remove the pools that cannot."""
+    def _fill(self, queues: list["_Queue"], draws: Iterator[float]) -> tuple[_Pool, Ints] | None:
+        """Fill a batch from a pool drawn by `language_draw`, and remove the pools that cannot."""
         while queues:
-            pool = list(queues)[int(next(draws) * len(queues)) if len(queues) > 1 else 0]
+            chosen = self._choose(queues, next(draws)) if len(queues) > 1 else 0
+            queue = queues[chosen]
             want, ids = self.batch_size, np.empty(0, np.int32)
             while len(ids) < self.batch_size:
-                candidates = queues[pool].peek(want)
+                candidates = queue.peek(want)
                 ids = self.index.without_clashes(candidates)
                 if len(candidates) < want:
                     break
                 want *= 2
             if len(ids) >= self.batch_size:
-                return pool, ids[: self.batch_size]
-            del queues[pool]
+                return queue.pool, ids[: self.batch_size].copy()  # a view would keep all that waits in memory
+            del queues[chosen]
         return None
 
-    def _languages(self, number: int, ids: Ints, kinds: list[Strategy], cells: list[int]) -> Iterator[tuple[Codes, Codes]]:
+    def _choose(self, queues: list["_Queue"], draw: float) -> int:
+        """Return the position of the queue that a number in [0, 1) stands for."""
+        if self.language_draw == LanguageDraw.UNIFORM:
+            return int(draw * len(queues))
+        upto = np.cumsum([queue.pool.size for queue in queues])
+        return int(np.searchsorted(upto, draw * upto[-1], side="right"))
+
+    def _languages(self, number: int, ids: Ints, pools: list[_Pool]) -> Iterator[tuple[Codes, Codes]]:
         """Yield (query_lang, doc_lang), each (batches, batch_size), for blocks of a pass's batches."""
-        bits = self._bits(number, "pairs", len(self.usable)) >> np.uint64(32)
-        mono = np.array([kind == Strategy.X_X_MONO for kind in kinds])
+        bits = self._bits(number, "pairs", len(self.usable))
+        of_batch = np.array([(pool.query_lang, pool.doc_lang) for pool in pools])  # (batches, 2)
         step = max(1, _BLOCK // self.batch_size)
         for start in range(0, len(ids), step):
-            part = slice(start, start + step)
-            query_lang = np.empty(ids[part].shape, np.uint8)
-            doc_lang = np.empty(ids[part].shape, np.uint8)
-            if mono[part].any():
-                langs = self._mono_langs[np.array(cells[part])[mono[part]]][:, None]
-                query_lang[mono[part]] = doc_lang[mono[part]] = langs
-            if not mono[part].all():
-                flat = ids[part][~mono[part]].ravel()
-                draw = self._same_pairs if self._other == Strategy.X_X else self._cross_pairs
-                query, doc = draw(flat, bits[flat])
-                query_lang[~mono[part]] = query.reshape(-1, self.batch_size)
-                doc_lang[~mono[part]] = doc.reshape(-1, self.batch_size)
+            block, langs = ids[start : start + step], of_batch[start : start + step]
+            own = langs[:, 0] < 0  # every pair of the batch has its own languages
+            pair = np.repeat(langs[:, :, None], self.batch_size, axis=2)  # (batches, 2, batch_size)
+            if own.any():
+                flat = block[own].ravel()
+                pair[own] = np.stack(self._draw_pairs(flat, bits[flat])).reshape(2, -1, self.batch_size).swapaxes(0, 1)
+            query_lang, doc_lang = pair.astype(np.uint8).swapaxes(0, 1)
             yield query_lang, doc_lang
 
+    def _draw_pairs(self, ids: Ints, bits: Bits) -> tuple[Ints, Ints]:
+        """Return (query_lang, doc_lang) of each id, by its bits."""
+        if self.strategy == Strategy.X_X:
+            return self._same_pairs(ids, bits)
+        if self.strategy != Strategy.HYBRID_ROW:
+            return self._cross_pairs(ids, bits)
+        has_same, has_cross = self._kinds_offered(ids)
+        same = has_same & (((bits & _LOWER) < self.alpha * 2.0**32) | ~has_cross)
+        pair = np.empty((2, len(ids)), np.int32)
+        pair[:, same] = self._same_pairs(ids[same], bits[same])
+        pair[:, ~same] = self._cross_pairs(ids[~same], bits[~same])
+        return pair[0], pair[1]
+
     def _same_pairs(self, ids: Ints, bits: Bits) -> tuple[Ints, Ints]:
-        same = self.index.has_query[ids] & (self.index.passage[ids] >= 0)
+        same = self.index.has_query[ids] & self.index.servable(ids)
         lang = _nth(same, _scale(bits, same.sum(axis=1)))
         return lang, lang
 
     def _cross_pairs(self, ids: Ints, bits: Bits) -> tuple[Ints, Ints]:
-        query, passage = self.index.has_query[ids], self.index.passage[ids] >= 0  # (n, languages)
+        query, passage = self.index.has_query[ids], self.index.servable(ids)  # (n, languages)
         partners = query * (passage.sum(axis=1, keepdims=True) - passage)  # passages that a query of the language may meet
         upto = partners.cumsum(axis=1)
         which = _scale(bits, upto[:, -1])
@@ -322,96 +458,53 @@ class StrategyBatchSampler:
         passage[rows, query_lang] = False
         return query_lang.astype(np.int32), _nth(passage, which)
 
-    def _crossings(self) -> Mask:
-        """Say which ids have a query and a passage in different languages, shape (ids,)."""
-        query, passage = self.index.has_query, self.index.has_passage
-        q, p = query.sum(axis=1), passage.sum(axis=1)
-        return q * p > (query & passage).sum(axis=1)
-
-    def _refuse_unfillable(self) -> None:
-        langs, size = self.index.languages, self.batch_size
-        for kind, masks in self._eligible.items():
-            if kind == Strategy.X_Y and len(langs) < 2:
-                raise InputError(f"{self.strategy.value} needs at least two languages, got {', '.join(langs) or 'none'}")
-            if not any(mask.any() for mask in masks):
-                where = "two different languages" if kind == Strategy.X_Y else "one language"
-                raise InputError(f"no usable id for {self.strategy.value}: none has a query and a passage in {where}")
-            for pool, mask in enumerate(masks):
-                if (have := int(mask.sum())) < size:
-                    where = f"in {langs[self._mono_langs[pool]]} " if kind == Strategy.X_X_MONO else ""
-                    raise InputError(
-                        f"batch_size {size} exceeds the {have} ids {where}that {kind.value} can draw; lower it or add ids"
-                    )
-
     def _bits(self, number: int, purpose: str, size: int) -> Bits:
-        """Return 64 random bits each, a function of (seed, epoch, pass number, purpose) alone."""
-        entropy = np.random.SeedSequence([self.seed, self.epoch, number, zlib.crc32(purpose.encode())])
-        return np.random.Philox(entropy).random_raw(size)
+        return random_bits(self.seed, self.epoch, number, purpose, size)
 
     def _uniform(self, number: int, purpose: str, size: int) -> npt.NDArray[np.float64]:
-        return (self._bits(number, purpose, size) >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1)
+        return to_unit(self._bits(number, purpose, size))
 
 
 class _Queue:
     """The ids of one pool in the pass's order; every id is looked at once, however long it waits."""
 
-    def __init__(self, order: Ints, used: Mask):
-        self.order, self.used = order, used
+    def __init__(self, pool: _Pool, order: Ints, used: Mask):
+        self.pool, self.order, self.used = pool, order, used
         self.head = 0
         self.waiting = order[:0]
 
     def peek(self, want: int) -> Ints:
         """Return the first unused ids, in order: at least `want` of them, or all that are left."""
         waiting = self.waiting[~self.used[self.waiting]]
+        step = 2 * want
         while len(waiting) < want and self.head < len(self.order):
-            chunk = self.order[self.head : self.head + 2 * want]
-            self.head += len(chunk)
-            waiting = np.concatenate([waiting, chunk[~self.used[chunk]]])
+            chunk = self.order[self.head : self.head + step]
+            self.head += step
+            step *= 2  # thin pools and late passes
+            chunk = chunk[~self.used[chunk]]
+            for mask in self.pool.masks:
+                chunk = chunk[mask[chunk]]
+            waiting = np.concatenate([waiting, chunk])
         self.waiting = waiting
         return waiting
 
 
+def random_bits(seed: int, epoch: int, number: int, purpose: str, size: int) -> Bits:
+    """Return 64 random bits each, a function of (seed, epoch, pass number, purpose) alone."""
+    entropy = np.random.SeedSequence([seed, epoch, number, zlib.crc32(purpose.encode())])
+    return np.random.Philox(entropy).random_raw(size)
+
+
+def to_unit(bits: Bits) -> npt.NDArray[np.float64]:
+    """Map random bits to uniform numbers in [0, 1)."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def _nth(mask: Mask, which: npt.NDArray[np.int64]) -> Ints:
     """Return the column of the `which`-th (from 0) true entry of each row."""
-    return (mask.cumsum(axis=1) > which[:, None]).argmax(axis=1).astype(np.int32)
+    return np.asarray((mask.cumsum(axis=1) > which[:, None]).argmax(axis=1), np.int32)
 
 
 def _scale(bits: Bits, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Map 32 random bits to a uniform integer below each size."""
-    return ((bits * sizes.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
-
-
-def _sharing(passage: Ints) -> Mask:
-    """Say which ids have a passage code that another id has too."""
-    ids, lang = np.nonzero(passage >= 0)
-    codes = passage[ids, lang]
-    owner = np.empty(int(codes.max(initial=-1)) + 1, np.int32)
-    owner[codes] = ids
-    common = np.zeros(len(owner), bool)
-    common[codes[owner[codes] != ids]] = True
-    shares = np.zeros(len(passage), bool)
-    shares[ids[common[codes]]] = True
-    return shares
-
-
-def _passage_codes(table: pa.Table, lang: Ints, present: Mask) -> Ints:
-    """Number the passages: equal for equal (lang, passage_id), and for equal texts, of the `present` rows."""
-    text = pd.factorize(_fingerprints(table["passage"])[present])[0]
-    named = _fingerprints(table["passage_id"])[present] + lang[present].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    name = pd.factorize(np.where(table["passage_id"].is_valid().to_numpy()[present], named, text.astype(np.uint64)))[0]
-    text_of = np.empty(int(name.max(initial=-1)) + 1, text.dtype)
-    text_of[name] = text
-    if (text_of[name] == text).all():  # the rule: a passage id stands for one text
-        return text.astype(np.int32)
-    texts = int(text.max()) + 1
-    edges = coo_array((np.ones(len(text), bool), (text, texts + name)), shape=(texts + len(text_of),) * 2)
-    return connected_components(edges, directed=False)[1][text]
-
-
-def _fingerprints(column: pa.ChunkedArray) -> Bits:
-    """Return a 64-bit hash of each text (of the empty text for a null), stable across processes."""
-    result = np.empty(len(column), np.uint64)
-    for start in range(0, len(column), _BLOCK):
-        block = pc.fill_null(column.slice(start, _BLOCK), "").to_numpy()
-        result[start : start + _BLOCK] = pd.util.hash_array(np.asarray(block, object), categorize=False)
-    return result
+    """Map the upper 32 bits to a uniform integer below each size."""
+    return (((bits >> np.uint64(32)) * sizes.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)

@@ -6,23 +6,38 @@ into the small tables from which every figure, table and claim is computed witho
 """
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from xir_lib.corpora import lareqa, mlqa
 from xir_lib.corpora.records import PairTable, RetrievalTask
-from xir_lib.corpora.splits import pair_counts, split_by_group
+from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path, require
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.training import TrainSettings, parse_strategy, write_json
+from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
+from xir_lib.train_settings import pivot_of
+from xir_lib.training import TrainSettings, make_sampler, parse_strategy, write_json
+
+log = logging.getLogger(__name__)
 
 TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train")
+
+OWN_PAIRS: dict[str, Any] = {  # settings for pairs without a profile; as in params/small.yaml, steps are one pass
+    "strategy": "hybrid-0.5",
+    "seed": 0,
+    "batch_size": 32,
+    "learning_rate": 2e-5,
+    "temperature": 0.02,
+    "max_seq_length": 128,  # what the shortest of the common multilingual encoders can read
+}
 
 
 class _Strict(BaseModel):
@@ -38,6 +53,35 @@ class TrainData(_Strict):
         0.1, gt=0, lt=1, description="share of the ids held out, by group; Atlas-QA uses its dev split"
     )
     split_seed: int = 0
+
+
+class MixedSet(_Strict):
+    """One data set of a mixture."""
+
+    name: str
+    pairs: int = Field(gt=0, description="per language")
+    languages: list[str] = Field(min_length=1)
+
+
+class Mixture(_Strict):
+    """The paper's training data by its sizes. Only mMARCO has a loader here, so this can be estimated, not trained on."""
+
+    source: Literal["mixture"]
+    datasets: list[MixedSet] = Field(min_length=2)
+    query_tokens: float = Field(gt=0, description="mean per query, prefix and special tokens included")
+    passage_tokens: float = Field(gt=0, description="the same per passage")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Mixture":
+        names = [dataset.name for dataset in self.datasets]
+        if len(set(names)) < len(names):
+            raise InputError(f"datasets holds a name twice: {', '.join(names)}; name each once")
+        return self
+
+    @property
+    def pairs(self) -> int:
+        """Return the pairs of all data sets, each counted once for all its languages."""
+        return sum(dataset.pairs for dataset in self.datasets)
 
 
 class Evaluation(_Strict):
@@ -61,7 +105,7 @@ class Study(_Strict):
 
     profile: str
     encoder: str
-    data: TrainData
+    data: TrainData | Mixture = Field(discriminator="source")
     strategies: list[str] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     train: dict[str, Any] = Field(description="the remaining TrainSettings, the same for every strategy")
@@ -94,12 +138,9 @@ class Study(_Strict):
                 raise InputError(f"fit_on of {evaluation.task} holds {wrong[0]!r}; use another one of {', '.join(TASKS)}")
         return self
 
-    def settings(self, strategy: str, seed: int) -> TrainSettings:
-        """Return the settings of one training run; a wrong value is refused in one line."""
-        try:
-            return TrainSettings(strategy=strategy, seed=seed, **self.train)
-        except ValidationError as error:
-            raise InputError(f"training: {explain(error)}") from error
+    def settings(self, strategy: str, seed: int, **changes: Any) -> TrainSettings:
+        """Return the settings of one training run, with changes by name; a wrong value is refused in one line."""
+        return _settings(**{**self.train, "strategy": strategy, "seed": seed, **changes})
 
     @property
     def runs(self) -> list[str]:
@@ -138,6 +179,13 @@ def load_study(path: Path) -> Study:
         raise InputError(f"{path}: {explain(error)}") from error
 
 
+def _settings(**values: Any) -> TrainSettings:
+    try:
+        return TrainSettings(**values)
+    except ValidationError as error:
+        raise InputError(f"training: {explain(error)}") from error
+
+
 def explain(error: ValidationError) -> str:
     """Turn pydantic's report into one line: where, what is wrong, what arrived."""
     first = error.errors()[0]
@@ -161,8 +209,14 @@ def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
     raise InputError(f"unknown task {name!r}; use {', '.join(TASKS)} or the folder of a saved task")
 
 
-def load_training(data: TrainData) -> tuple[PairTable, PairTable]:
-    """Return the pairs to train on and those held out, by group."""
+def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
+    """Return the pairs to train on and those held out, by group; a mixture is refused."""
+    if isinstance(data, Mixture):
+        names = ", ".join(dataset.name for dataset in data.datasets if dataset.name != "mMARCO")
+        raise InputError(
+            f"no loader here for {names}; train on pairs of your own with `xir train --pairs FILE` "
+            "(xir_lib.corpora.mmarco.build makes such a file of mMARCO), or see the cost with --dry-run"
+        )
     if data.source == "atlas-qa":
         from xir_lib.corpora import atlas
 
@@ -171,13 +225,93 @@ def load_training(data: TrainData) -> tuple[PairTable, PairTable]:
     return split_by_group(pairs, data.held_out_share, data.split_seed)
 
 
+def load_own(path: Path, lang: str | None = None) -> tuple[PairTable, PairTable | None]:
+    """Return a user's pairs to train on, and a tenth of them held out by group.
+
+    Pairs too few to give held-out batches of every kind are all trained on, with a warning: a held-out loss is a courtesy
+    and no reason to refuse a training.
+    """
+    from xir_lib.corpora.pairs import load_pairs
+
+    pairs = load_pairs(path, lang=lang)
+    try:
+        train, held_out = split_by_group(_grouped_by_passage(pairs), 0.1, 0)
+        held_out = held_out.select(languages=[name for name in held_out.languages if name in train.languages])
+        index = PairIndex.from_table(held_out)
+        for strategy in (Strategy.X_X_MONO, Strategy.X_Y)[: len(index.languages)]:  # as in `held_out.held_out_loss`
+            StrategyBatchSampler(index, strategy=strategy, batch_size=16, seed=0, num_batches=8).plan()
+        return train, held_out
+    except InputError as error:
+        log.warning("%s: all pairs are trained on and none held out (%s)", path, error)
+        return pairs, None
+
+
+def _grouped_by_passage(pairs: PairTable) -> PairTable:
+    """Join the groups that share a passage's text, so that none stands on both sides of a split."""
+    table = pairs.table
+    texts = pc.binary_join_element_wise(table["lang"], table["passage"], "|")
+    held = table.select(["pair_id"]).append_column("text", texts).drop_null()
+    group_of = components(
+        [*table["pair_id"].to_pylist(), *held["pair_id"].to_pylist()], [*table["group"].to_pylist(), *held["text"].to_pylist()]
+    )
+    groups = pa.array([group_of[name] for name in table["pair_id"].to_pylist()], pa.string())
+    return PairTable(table.set_column(table.schema.get_field_index("group"), "group", groups))
+
+
+def own_settings(pairs: PairTable, **given: Any) -> TrainSettings:
+    """Return the settings for a user's pairs without a profile: `OWN_PAIRS` and one pass over the ids, unless given."""
+    settings = _settings(**{**OWN_PAIRS, "steps": 1, **given})
+    if "steps" in given:
+        return settings
+    return settings.model_copy(update={"steps": max(1, len(pairs.pair_ids) // settings.batch_size)})
+
+
+def preview(
+    encoder: str, settings: TrainSettings, data: PairTable | Mixture, held_out: PairTable | None = None
+) -> dict[str, Any]:
+    """Return what `xir train` would do, as JSON values: settings, sizes of the data, the sampler's report and the cost.
+
+    Of pairs that are here the tokens are measured on 500 rows; a mixture states them. The cost is that of the run, of
+    1,000 steps and of an epoch, each id once. No weights are read and nothing is written.
+    """
+    from xir_lib.cost import estimate, open_config, token_means
+
+    config, source = open_config(encoder)
+    if isinstance(data, Mixture):
+        ids, tokens, measured = data.pairs, (data.query_tokens, data.passage_tokens), False
+        sizes = [{**member.model_dump(), "share_of_batches": member.pairs / data.pairs} for member in data.datasets]
+    else:
+        ids, tokens, measured = len(data.pair_ids), token_means(encoder, data, settings.max_seq_length, settings.prompts), True
+        tables = {"train": data} | ({"held out": held_out} if held_out else {})
+        sizes = [{"name": name, **pair_counts(table)} for name, table in tables.items()]
+    steps = {"this run": settings.steps, "1,000 steps": 1000, "one epoch": max(1, ids // settings.batch_size)}
+    lengths: dict[str, Any] = dict(zip(("query_tokens", "passage_tokens"), tokens, strict=True))
+    return {
+        "encoder": encoder,
+        "architecture": source,
+        "settings": settings.model_dump(),
+        "data": sizes,
+        "sampler": make_sampler(PairIndex.from_table(data), settings).report() if isinstance(data, PairTable) else None,
+        "tokens": {**lengths, "measured": measured},
+        "cost": {
+            name: estimate(config, batch_size=settings.batch_size, steps=count, **lengths) for name, count in steps.items()
+        },
+    }
+
+
 def batch_mix(pairs: PairTable, strategies: list[str], *, batch_size: int, batches: int, seed: int) -> pd.DataFrame:
     """Return the share of same-language pairs in every batch of each strategy: columns strategy, batch, same_share."""
     index, frames = PairIndex.from_table(pairs), []
     for name in strategies:
         strategy, alpha = parse_strategy(name)
         sampler = StrategyBatchSampler(
-            index, strategy=strategy, alpha=alpha, batch_size=batch_size, seed=seed, num_batches=batches
+            index,
+            strategy=strategy,
+            alpha=alpha,
+            batch_size=batch_size,
+            seed=seed,
+            num_batches=batches,
+            pivot=pivot_of(name),
         )
         plan = sampler.describe().assign(strategy=name)
         plan["same"] = plan["pairs"].where(plan["query_lang"] == plan["doc_lang"], 0)

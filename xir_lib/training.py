@@ -3,89 +3,52 @@
 Follows section 2 of arXiv 2408.10536 with the standard in-batch loss: every other passage of the batch is a
 negative and the temperature is explicit. During training the vocabulary is trimmed to the tokens the pairs
 use; the finished model has the complete vocabulary again and is an ordinary SentenceTransformer folder with a
-`run.json` that names everything that made it. Knows no evaluation task.
+`run.json` that names everything that made it and a model card. A run may be killed at any moment: the same call goes on
+from its last checkpoint to the same weights. Knows no evaluation task.
 """
 
 import ctypes
 import gc
-import hashlib
-import json
 import logging
 import math
-import os
-import platform
 import re
 import shutil
 import sys
 import time
-from importlib.metadata import version
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from xir_lib.checkpoints import Checkpoints, Every, open_checkpoints, remove_checkpoints
 from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
+from xir_lib.held_out import held_out_loss, held_out_ranking
 from xir_lib.paths import atomic_path
-from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
+from xir_lib.run_record import difference, environment, read_run, table_digest, write_json
+from xir_lib.samplers import PairIndex, StrategyBatchSampler
+from xir_lib.train_settings import EarlyStopping, TrainSettings, make_sampler, parse_strategy
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+__all__ = [
+    "EarlyStopping",
+    "TrainSettings",
+    "environment",
+    "held_out_loss",
+    "make_sampler",
+    "parse_strategy",
+    "read_run",
+    "table_digest",
+    "train",
+    "write_json",
+]
 log = logging.getLogger(__name__)
-
-
-class TrainSettings(BaseModel):
-    """What decides the weights, besides the encoder and the pairs. Unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    strategy: str = Field(description="x-x-mono, x-x, x-y or hybrid-ALPHA")
-    seed: int = 0
-    steps: int = Field(gt=0, description="optimiser steps")
-    batch_size: int = Field(gt=1, description="pairs per batch")
-    learning_rate: float = Field(gt=0)
-    temperature: float = Field(gt=0, description="cosines are divided by it before the softmax")
-    warmup_share: float = Field(0.1, ge=0, le=1, description="share of the steps with a rising learning rate")
-    weight_decay: float = Field(0.01, ge=0)
-    max_seq_length: int = Field(gt=3, description="tokens kept of a query or passage, prefix included")
-
-    @field_validator("strategy")
-    @classmethod
-    def _known_strategy(cls, value: str) -> str:
-        parse_strategy(value)
-        return value
-
-
-def parse_strategy(name: str) -> tuple[Strategy, float]:
-    """Return the batch strategy and the alpha that a run's name stands for: `hybrid-0.5` -> (hybrid, 0.5).
-
-    Alpha has no meaning for the pure strategies and is 1 for them.
-    """
-    pure = [strategy.value for strategy in Strategy if strategy is not Strategy.HYBRID]
-    if name in pure:
-        return Strategy(name), 1.0
-    if match := re.fullmatch(r"hybrid-(\d*\.?\d+)", name):
-        if not 0 <= (alpha := float(match[1])) <= 1:
-            raise InputError(f"alpha must be in [0, 1], got {match[1]} in strategy {name!r}")
-        return Strategy.HYBRID, alpha
-    raise InputError(f"unknown strategy {name!r}; use {', '.join(pure)} or hybrid-ALPHA such as hybrid-0.5")
-
-
-def make_sampler(index: PairIndex, settings: TrainSettings) -> StrategyBatchSampler:
-    """Return the sampler of a run: one epoch of exactly `steps` batches."""
-    strategy, alpha = parse_strategy(settings.strategy)
-    return StrategyBatchSampler(
-        index,
-        strategy=strategy,
-        batch_size=settings.batch_size,
-        alpha=alpha,
-        seed=settings.seed,
-        num_batches=settings.steps,
-    )
 
 
 def train(
@@ -96,60 +59,116 @@ def train(
     *,
     held_out: PairTable | None = None,
     overwrite: bool = False,
+    checkpoint_steps: Every = "auto",
 ) -> dict[str, Any]:
-    """Train `encoder` on `pairs` and write the model with its `run.json` to `out`; return the run's record.
+    """Train `encoder` on `pairs` and write the model with its `run.json` and card to `out`; return the run's record.
 
     A finished `out` of the same encoder, pairs and settings is kept; another run's folder is refused, or replaced
-    if `overwrite` is set. A lock beside the folder keeps two processes apart. `held_out` pairs give the in-batch
-    loss before and after, one figure for same-language and one for cross-language batches.
+    if `overwrite` is set. A lock beside the folder keeps two processes apart. `held_out` pairs give, before and after,
+    the in-batch loss (one figure for same-language and one for cross-language batches) and a small ranking.
+
+    While it trains, checkpoints are in `.NAME.checkpoint` beside `out`, every `checkpoint_steps` steps; "auto" is by
+    the clock (`trainer.CheckpointCallback`: 5 minutes or more, below 3 % of the time), None is never. A run that was killed
+    goes on from there when the same call is made again, with weights equal bit for bit on the CPU, given the same
+    library versions and number of threads; `run.json` names the steps. Checkpoints of another run are refused or,
+    with `overwrite`, removed; those of a finished one, or of one whose loss was not finite, are removed.
+
+    Parameters are trained in float32 (a bfloat16 encoder is widened, which loses nothing); an encoder of mixed types is
+    refused. All refusals are `InputError`s of one line.
     """
     out = Path(out)
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; name a folder for the model")
+    _check_held_out(pairs, held_out, settings)
+    if isinstance(checkpoint_steps, int) and checkpoint_steps < 1:
+        raise InputError(f"checkpoint_steps must be at least 1, auto or none, got {checkpoint_steps}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    identity = {"encoder": encoder, "pairs_sha256": table_digest(pairs), "settings": settings.model_dump()}
+    identity = {
+        "encoder": encoder,
+        "pairs_sha256": table_digest(pairs),
+        "held_out_sha256": table_digest(held_out) if held_out else None,  # its pieces are in the trimmed table, and decay
+        "settings": settings.model_dump(),
+    }
+    folder = out.parent / f".{out.name}.checkpoint"
     with FileLock(out.parent / f".{out.name}.lock"):
+        _remove_leftovers(out)
         if out.exists():
             run = read_run(out)
-            if {key: run.get(key) for key in identity} == identity:
+            if not (differs := difference(run, identity)):
                 log.info("%s is finished already", out)
+                remove_checkpoints(folder)
                 return run
             if not overwrite:
-                raise InputError(f"{out} holds another run ({run.get('settings')}); remove it or choose another folder")
+                raise InputError(f"{out} holds another run ({differs}); remove it or choose another folder")
             shutil.rmtree(out)
-        return _train(encoder, pairs, settings, out, held_out, identity)
+        checkpoints = open_checkpoints(folder, identity, every=checkpoint_steps, overwrite=overwrite)
+        try:
+            run = _train(encoder, pairs, settings, out, held_out, identity, checkpoints)
+        except BaseException:
+            if not any(folder.glob("checkpoint-*")):
+                checkpoints.remove()
+            raise
+        checkpoints.remove()
+        return run
 
 
 def _train(
-    encoder: str, pairs: PairTable, settings: TrainSettings, out: Path, held_out: PairTable | None, identity: dict[str, Any]
+    encoder: str,
+    pairs: PairTable,
+    settings: TrainSettings,
+    out: Path,
+    held_out: PairTable | None,
+    identity: dict[str, Any],
+    checkpoints: Checkpoints,
 ) -> dict[str, Any]:
-    from xir_lib.encoders import open_encoder, prompts_of, restore_vocabulary, save_encoder, trim_vocabulary
+    from xir_lib.encoders import prompts_of, restore_vocabulary, save_encoder, trim_vocabulary
+    from xir_lib.model_card import hub_name, model_card
 
     started = time.monotonic()
     sampler = make_sampler(PairIndex.from_table(pairs), settings)
-    model = open_encoder(encoder, max_seq_length=settings.max_seq_length)
-    prompts = prompts_of(model, encoder)
+    model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
+    prompts = (settings.prompts[0], settings.prompts[1]) if settings.prompts else prompts_of(model, encoder)
+    model.prompts |= {"query": prompts[0], "passage": prompts[1], "document": prompts[1]}  # read by the trimming, saved
     kept = trim_vocabulary(model, _texts(pairs, held_out))
     _give_back_memory()
-    before = held_out_loss(model, held_out, settings, prompts) if held_out else None
-    curve = _fit(model, pairs, sampler, settings, prompts)
+    before = _judge(model, held_out, settings, prompts)
+    fitted = _fit(model, pairs, sampler, settings, prompts, held_out, checkpoints, started)
     _give_back_memory()
-    after = held_out_loss(model, held_out, settings, prompts) if held_out else None
-    full = open_encoder(encoder)
+    after = _judge(model, held_out, settings, prompts)
+    full = _open_in_float32(encoder)
     restore_vocabulary(model, full)
     model.max_seq_length = full.max_seq_length  # the shorter one was a setting of the training, not of the model
     with atomic_path(out) as temporary:
         save_encoder(model, temporary)
         run = {
             **identity,
+            "base_model": hub_name(encoder),
+            "prompts": list(prompts),
             "pairs": {"rows": len(pairs), "ids": len(pairs.pair_ids), "languages": pairs.languages},
-            "realised": realised_languages(sampler, pairs),
-            "loss": curve,
-            "held_out_loss": {"before": before, "after": after} if held_out else None,
+            "steps_trained": fitted.steps,
+            "resumed_at_steps": checkpoints.resumed_at_steps,
+            "realised": realised_languages(sampler, fitted.steps),
+            "loss": fitted.loss,
+            "early_stopping": fitted.early_stopping,
+            "held_out_loss": {"before": before[0], "after": after[0]} if before and after else None,
+            "held_out_ranking": {"before": before[1], "after": after[1]} if before and after else None,
             "vocabulary_trained": len(kept),
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(time.monotonic() - fitted.started, 1),
             "environment": environment(),
         }
         write_json(temporary / "run.json", run)
+        (temporary / "README.md").write_text(model_card(run, out.name), encoding="utf-8")
     return run
+
+
+class _Fitted(NamedTuple):
+    """What a training leaves besides the weights."""
+
+    steps: int
+    loss: list[list[float]]  # [step, mean loss since the last entry]
+    early_stopping: dict[str, Any] | None
+    started: float  # of `time.monotonic`, moved back by what earlier starts had used
 
 
 def _fit(
@@ -158,125 +177,150 @@ def _fit(
     sampler: StrategyBatchSampler,
     settings: TrainSettings,
     prompts: tuple[str, str],
-) -> list[list[float]]:
-    """Train in place with sentence-transformers' trainer; return [step, mean loss since the last entry] pairs."""
+    held_out: PairTable | None,
+    checkpoints: Checkpoints,
+    started: float,
+) -> _Fitted:
+    """Train in place with sentence-transformers' trainer, from the newest checkpoint on if there is one."""
     import torch
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import SentenceTransformerTrainingArguments
 
     from xir_lib.encoders import computes_in_bfloat16
     from xir_lib.losses import SortedBatchLoss
+    from xir_lib.trainer import CheckpointCallback, EarlyStoppingCallback, NotFiniteError, RunTrainer
     from xir_lib.training_data import PairDataset, batch_sampler_factory
 
-    with TemporaryDirectory() as scratch:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=scratch,
-            max_steps=settings.steps,
-            per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_steps=math.ceil(settings.warmup_share * settings.steps),
-            bf16=computes_in_bfloat16(model.device.type),
-            use_cpu=not torch.cuda.is_available(),
-            seed=settings.seed,
-            prompts=dict(zip(("query", "passage"), prompts, strict=True)),
-            batch_sampler=batch_sampler_factory(sampler),
-            logging_steps=max(1, settings.steps // 20),
-            logging_nan_inf_filter=False,
-            save_strategy="no",
-            report_to="none",
-            dataloader_pin_memory=torch.cuda.is_available(),
-            disable_tqdm=False,
+    stopping = None
+    if (stop := settings.early_stopping) and held_out:
+        measures = {
+            "loss": lambda: fmean(held_out_loss(model, held_out, settings, prompts).values()),
+            "multilingual mAP": lambda: held_out_ranking(model, held_out, prompts)["multilingual mAP"],
+        }
+        stopping = EarlyStoppingCallback(
+            model,
+            measures[stop.measure],
+            higher_is_better=stop.measure != "loss",
+            every=stop.every,
+            patience=stop.patience,
         )
-        trainer = SentenceTransformerTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=PairDataset.from_pairs(pairs),
-            loss=SortedBatchLoss(model, scale=1 / settings.temperature),
-        )
-        trainer.train()
+    saving = CheckpointCallback(checkpoints.every) if checkpoints.every else None
+    every = max(1, settings.steps // 20)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(checkpoints.folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=math.ceil(settings.warmup_share * settings.steps),
+        bf16=computes_in_bfloat16(model.device.type),
+        use_cpu=not torch.cuda.is_available(),
+        seed=settings.seed,
+        prompts=dict(zip(("query", "passage"), prompts, strict=True)),
+        batch_sampler=batch_sampler_factory(sampler),
+        logging_steps=every,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # the callback chooses the moments
+        save_total_limit=1,
+        report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=False,
+    )
+    trainer = RunTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=PairDataset.from_pairs(pairs),
+        loss=SortedBatchLoss(model, scale=1 / settings.temperature, recompute=settings.recompute),
+        callbacks=[callback for callback in (stopping, saving) if callback],
+        ids_of_batch=lambda number: _ids_of_batch(sampler, pairs, number),
+        started=started,
+        stopping=stopping,
+    )
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoints.newest) if checkpoints.newest else None)
+        if stopping:
+            model.load_state_dict(stopping.best)
+        if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+            raise NotFiniteError(f"weights are not finite after {len(trainer.losses)} steps; lower the learning rate")
+    except NotFiniteError:
+        checkpoints.remove()  # the same call would come to the same end
+        raise
     model.zero_grad(set_to_none=True)
-    curve = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
-    for step, loss in curve:
-        if not math.isfinite(loss):
-            raise InputError(f"the loss is not finite by step {step}; lower the learning rate or raise the temperature")
-    return curve
+    losses = trainer.losses
+    ends = [*range(every, len(losses), every), len(losses)]
+    curve = [[end, round(fmean(losses[start:end]), 6)] for start, end in pairwise([0, *ends])]
+    stopped = {"curve": [list(entry) for entry in stopping.curve], "best_step": stopping.best_step} if stopping else None
+    return _Fitted(len(losses), curve, stopped, trainer.started)
 
 
-def held_out_loss(
-    model: "SentenceTransformer", pairs: PairTable, settings: TrainSettings, prompts: tuple[str, str], batches: int = 8
-) -> dict[str, float]:
-    """Return the mean InfoNCE loss on fixed held-out batches, per kind of batch, at the run's temperature.
+def _open_in_float32(encoder: str, max_seq_length: int | None = None) -> "SentenceTransformer":
+    """Open an encoder with float32 parameters, in which small updates are not rounded away; refuse mixed types.
 
-    The batches depend on the pairs alone (seed 0), so runs can be compared; the batch is at most 16 pairs, as
-    held-out sets are small.
+    sentence-transformers gives every module the type of the first, which would round a float32 layer behind a bfloat16
+    transformer without a word. The types are therefore looked up in the safetensors files.
     """
-    from xir_lib.encoders import encode
+    from huggingface_hub import try_to_load_from_cache
+    from safetensors import safe_open
 
-    index = PairIndex.from_table(pairs)
-    losses = {}
-    for strategy in (Strategy.X_X_MONO, Strategy.X_Y):
-        sampler = StrategyBatchSampler(
-            index, strategy=strategy, batch_size=min(16, settings.batch_size), alpha=0.5, seed=0, num_batches=batches
+    from xir_lib.encoders import open_encoder
+
+    model = open_encoder(encoder, max_seq_length=max_seq_length)
+    folder = Path(encoder).expanduser()
+    if not folder.is_dir() and not encoder.startswith("bundled:"):  # that one is made here, in float32
+        cached = try_to_load_from_cache(encoder, "modules.json") or try_to_load_from_cache(encoder, "config.json")
+        folder = Path(cached).parent if isinstance(cached, str) else folder
+    types: Counter[str] = Counter()
+    for part in (folder, *folder.glob("[0-9]*_*")):
+        for path in (*part.glob("model.safetensors"), *part.glob("model-*-of-*.safetensors")):
+            with safe_open(path, framework="numpy") as file:
+                types.update(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
+    floats = {name: count for name, count in types.items() if name.startswith(("F", "BF"))}
+    if len(floats) > 1:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(floats.items()))
+        raise InputError(f"encoder {encoder!r} has tensors of mixed types ({counts}); save all of them in one, best in float32")
+    return model.float()
+
+
+def _check_held_out(pairs: PairTable, held_out: PairTable | None, settings: TrainSettings) -> None:
+    if settings.early_stopping and not held_out:
+        raise InputError("early_stopping needs held-out pairs; give held_out or leave early_stopping out")
+    if held_out and (unknown := sorted(set(held_out.languages) - set(pairs.languages))):
+        raise InputError(
+            f"held_out has the languages {', '.join(unknown)}, which the pairs lack; they have {', '.join(pairs.languages)}"
         )
-        rows = np.array(list(sampler))  # (batches, batch, 2)
-        queries = encode(model, pairs.table["query"].take(rows[..., 0].ravel()), prompt=prompts[0])
-        passages = encode(model, pairs.table["passage"].take(rows[..., 1].ravel()), prompt=prompts[1])
-        shape = (*rows.shape[:2], -1)
-        logits = np.einsum("bqd,bpd->bqp", queries.reshape(shape), passages.reshape(shape)) / settings.temperature
-        logits -= logits.max(axis=2, keepdims=True)
-        own = np.diagonal(logits, axis1=1, axis2=2)
-        losses[strategy.value] = round(float((np.log(np.exp(logits).sum(axis=2)) - own).mean()), 6)
-    return losses
 
 
-def realised_languages(sampler: StrategyBatchSampler, pairs: PairTable) -> dict[str, dict[str, int]]:
-    """Count the pairs that the sampler hands out: by kind of batch, by query language, by passage language."""
-    langs = pairs.table["lang"].to_numpy(zero_copy_only=False)
-    rows = np.array(list(sampler))  # (batches, batch, 2)
-    names = {"query_lang": langs[rows[..., 0].ravel()], "doc_lang": langs[rows[..., 1].ravel()]}
+def _judge(
+    model: "SentenceTransformer", held_out: PairTable | None, settings: TrainSettings, prompts: tuple[str, str]
+) -> tuple[dict[str, float], dict[str, Any]] | None:
+    if not held_out:
+        return None
+    return held_out_loss(model, held_out, settings, prompts), held_out_ranking(model, held_out, prompts)
+
+
+def _ids_of_batch(sampler: StrategyBatchSampler, pairs: PairTable, number: int) -> list[str]:
+    rows = sampler.index.row[sampler.plan().ids[number]].max(axis=1)  # any row of the id
+    return pairs.table["pair_id"].take(rows).to_pylist()
+
+
+def realised_languages(sampler: StrategyBatchSampler, batches: int) -> dict[str, dict[str, int]]:
+    """Count the pairs of the first `batches` batches: by kind of pair, by query language, by passage language."""
+    plan = sampler.describe()
+    plan = plan[plan["batch"] < batches]
+    kind = np.where(plan["query_lang"] == plan["doc_lang"], "same-language", "cross-language")
     counts = {
-        key: dict(zip(*(part.tolist() for part in np.unique(value, return_counts=True)), strict=True))
-        for key, value in names.items()
+        name: {str(lang): int(count) for lang, count in plan["pairs"].groupby(plan[name]).sum().items()}
+        for name in ("query_lang", "doc_lang")
     }
-    same = int((names["query_lang"] == names["doc_lang"]).sum())
-    return {"pairs": {"same-language": same, "cross-language": rows.shape[0] * rows.shape[1] - same}, **counts}
+    kinds = {name: int(plan["pairs"][kind == name].sum()) for name in ("same-language", "cross-language")}
+    return {"pairs": kinds, **counts}
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Return the `run.json` of a model folder; a folder without one is refused."""
-    path = Path(folder) / "run.json"
-    if not path.exists():
-        raise InputError(f"{folder} has no run.json, so it is not a run of xir; remove it or choose another folder")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON with a final newline, atomically; NaN is refused."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def table_digest(pairs: PairTable) -> str:
-    """Return the sha256 of the table's content, whatever its chunks."""
-    digest = hashlib.sha256()
-    for column in pairs.table.column_names:
-        for value in pairs.table[column].to_pylist():
-            digest.update(b"\0" if value is None else value.encode() + b"\1")
-    return digest.hexdigest()
-
-
-def environment() -> dict[str, Any]:
-    """Return device, threads and the versions of what computes, for `run.json` and `metrics.json`."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores ({platform.machine()})",
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("xir-lib", "torch", "sentence-transformers", "transformers", "numpy")},
-    }
+def _remove_leftovers(out: Path) -> None:
+    """Remove what kills left of `atomic_path` for this model; the caller holds its lock, so nobody is writing them."""
+    stale = re.compile(rf"\.+{re.escape(out.name)}(\.checkpoint)?(\.[0-9a-f]{{8}}\.tmp)+")
+    for path in out.parent.iterdir():
+        if stale.fullmatch(path.name):
+            shutil.rmtree(path)
 
 
 def _give_back_memory() -> None:

@@ -5,56 +5,99 @@ so that combinations of languages are never materialised; `batch_sampler_factory
 `SentenceTransformerTrainingArguments(batch_sampler=...)`. Neither knows strategies, models or losses.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
-from xir_lib.samplers import StrategyBatchSampler
+from xir_lib.samplers import ResumableSampler
 
 
 class PairDataset(Dataset):
-    """A data set of two columns, `query` (the anchor) and `passage`, read by (query_row, passage_row).
+    """A data set with the columns `query` (the anchor), `passage` and `negative_1` ..., read by (query_row, passage_row).
 
-    The trainer's data loader fetches a batch with `__getitems__`; a key there is a pair of row numbers. An integer,
-    slice or column name reads the table's rows as in any `Dataset`, a missing text as the empty one: the model card
-    reads rows and fails on nulls. No batch ever holds one.
+    The trainer's data loader fetches a batch with `__getitems__`; a key there is a pair of row numbers, and the
+    negatives are the first of the passage's row. An integer or slice reads the table's rows as in any `Dataset`, a
+    missing text as the empty one: the model card reads rows and fails on nulls. No batch ever holds one.
 
-    The order of the two columns matters to the losses; a third column would be trained on, so there is none.
+    The order of the columns matters to the losses; any further column would be trained on, so there is none.
     """
 
+    _negatives = 0
+    _batches: "BatchSamplerFactory | None" = None  # that was asked for this data set's sampler
+
     @classmethod
-    def from_pairs(cls, pairs: PairTable) -> "PairDataset":
-        """Wrap the table; texts stay memory-mapped."""
-        data = cls(InMemoryTable(pairs.table.select(["query", "passage"])))
-        data.set_transform(_nulls_to_empty)
+    def from_pairs(cls, pairs: PairTable | Sequence[PairTable], negatives: int = 0) -> "PairDataset":
+        """Wrap one table, or several end to end as `MixtureBatchSampler` numbers their rows; texts stay memory-mapped."""
+        tables = [part.table for part in ([pairs] if isinstance(pairs, PairTable) else pairs)]
+        if negatives and not all("negatives" in table.column_names for table in tables):
+            raise InputError(f"negatives is {negatives}, but a pair table has no column negatives; add it or set 0")
+        columns = ["query", "passage", "negatives"] if negatives else ["query", "passage"]
+        # a fingerprint of the content, the default, would copy every text
+        table = InMemoryTable(pa.concat_tables(table.select(columns) for table in tables))
+        data = cls(table, fingerprint=generate_random_fingerprint())
+        data._negatives = negatives
+        data.set_transform(partial(_as_columns, negatives=negatives))
         return data
 
+    @property
+    def column_names(self) -> list[str]:
+        """Name the columns that a row has; the table keeps the negatives in one."""
+        return ["query", "passage", *_negative_names(self._negatives)]
+
     def __getitems__(self, keys: list[Any]) -> list[dict[str, Any]]:
-        """Return one {"query", "passage"} per (query_row, passage_row); integer keys are rows of the table."""
+        """Return one dictionary of texts per (query_row, passage_row); integer keys are rows of the table."""
         if not keys or not isinstance(keys[0], tuple):
             return super().__getitems__(keys)
         query_rows, passage_rows = zip(*keys, strict=True)
-        queries, passages = self._texts("query", query_rows), self._texts("passage", passage_rows)
-        return [{"query": query, "passage": passage} for query, passage in zip(queries, passages, strict=True)]
+        # rows are looked up by chunk: `pyarrow.compute.take` would join all chunks first
+        queries, passages = self.data.fast_gather(query_rows), self.data.fast_gather(passage_rows)
+        columns = {"query": queries["query"].to_pylist(), "passage": passages["passage"].to_pylist()}
+        for name, rows in (("query", query_rows), ("passage", passage_rows)):
+            if None in columns[name]:
+                raise InputError(
+                    f"row {rows[columns[name].index(None)]} of the pair table has no {name}; "
+                    "the sampler and the data set are of different tables"
+                )
+        if self._negatives:
+            lists = passages["negatives"].to_pylist()
+            for row, texts in zip(passage_rows, lists, strict=True):
+                if len(texts or ()) < self._negatives:
+                    raise InputError(
+                        f"row {row} of the pair table has {len(texts or ())} negatives, {self._negatives} are read; "
+                        f"index the table with negatives={self._negatives}"
+                    )
+            columns["negatives"] = lists
+        columns = _as_columns(columns, self._negatives)
+        return [dict(zip(columns, texts, strict=True)) for texts in zip(*columns.values(), strict=True)]
 
-    def _texts(self, column: str, rows: tuple[int, ...]) -> list[str]:
-        texts = pc.take(self.data.table[column], pa.array(rows, pa.int64()))
-        if texts.null_count:
-            row = next(row for row, text in zip(rows, texts.to_pylist(), strict=True) if text is None)
-            raise InputError(
-                f"row {row} of the pair table has no {column}; the sampler and the data set are of different tables"
-            )
-        return texts.to_pylist()
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on to the sampler that a factory gave for this data set; accelerate calls this.
+
+        When a run is resumed within an epoch on several processes, no other call reaches the sampler: accelerate wraps
+        it twice, transformers 5 unwraps it once. Without this method such an epoch silently has the batches of epoch 0.
+        """
+        if self._batches is not None and self._batches.sampler is not None:
+            self._batches.sampler.set_epoch(epoch)
 
 
-def _nulls_to_empty(columns: dict[str, list[str | None]]) -> dict[str, list[str]]:
-    return {name: [text or "" for text in texts] for name, texts in columns.items()}
+def _negative_names(negatives: int) -> list[str]:
+    return [f"negative_{number}" for number in range(1, negatives + 1)]
+
+
+def _as_columns(columns: dict[str, list[Any]], negatives: int) -> dict[str, list[str]]:
+    """Give each negative a column of its own; a missing text is the empty one."""
+    result = {name: [text or "" for text in texts] for name, texts in columns.items() if name != "negatives"}
+    for number, name in enumerate(_negative_names(negatives if "negatives" in columns else 0)):
+        result[name] = [(texts or ())[number] if len(texts or ()) > number else "" for texts in columns["negatives"]]
+    return result
 
 
 @dataclass
@@ -70,7 +113,7 @@ class BatchSamplerFactory:
     there has no sampler and refuses to make one.
     """
 
-    sampler: StrategyBatchSampler | None
+    sampler: ResumableSampler | None
 
     def __call__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> Any:
         """Return the batch sampler for a data set of the trainer."""
@@ -81,6 +124,7 @@ class BatchSamplerFactory:
                 raise InputError(
                     f"the trainer's batch size is {batch_size}, the sampler's {self.sampler.batch_size}; make them equal"
                 )
+            dataset._batches = self
             return self.sampler
         from sentence_transformers.base.sampler import DefaultBatchSampler
         from torch.utils.data import SequentialSampler
@@ -94,6 +138,6 @@ class BatchSamplerFactory:
         return self
 
 
-def batch_sampler_factory(sampler: StrategyBatchSampler) -> BatchSamplerFactory:
-    """Wrap a sampler for `SentenceTransformerTrainingArguments(batch_sampler=...)`."""
+def batch_sampler_factory(sampler: ResumableSampler) -> BatchSamplerFactory:
+    """Wrap a sampler, of one data set or of several, for `SentenceTransformerTrainingArguments(batch_sampler=...)`."""
     return BatchSamplerFactory(sampler)

@@ -24,6 +24,7 @@ PAIR_SCHEMA = pa.schema(
         ("group", pa.string()),  # the unit that splits and resampling keep whole: article, country, component
     ]
 )
+NEGATIVES = pa.field("negatives", pa.list_(pa.string()))  # optional: texts in the row's language that do not answer its id
 QUERY_SCHEMA = pa.schema(
     [("query_id", pa.string()), ("pair_id", pa.string()), ("lang", pa.string()), ("text", pa.string()), ("group", pa.string())]
 )
@@ -35,14 +36,16 @@ QREL_SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("r
 class PairTable:
     """Parallel questions and passages for training, one row per (pair_id, lang), ragged.
 
-    `table` has `PAIR_SCHEMA`. A row holds a query, a passage or both; the (query, passage) of two rows with
-    the same `pair_id` are a cross-lingual pair.
+    `table` has `PAIR_SCHEMA`, and `NEGATIVES` as an optional last column. A row holds a query, a passage or both;
+    the (query, passage) of two rows with the same `pair_id` are a cross-lingual pair. The negatives of a passage,
+    hardest first, stand in its row; null and the empty list both mean none.
     """
 
     table: pa.Table
 
     def __post_init__(self) -> None:
-        _check_schema(self.table, PAIR_SCHEMA, "pair table")
+        negatives = NEGATIVES.name in self.table.column_names
+        _check_schema(self.table, PAIR_SCHEMA.append(NEGATIVES) if negatives else PAIR_SCHEMA, "pair table")
         _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table")
         for column in ("query", "passage"):
             _refuse_empty(self.table, column, "pair_id", "pair table")
@@ -52,6 +55,8 @@ class PairTable:
             raise InputError(
                 f"pair {row['pair_id']!r} has neither query nor passage in {row['lang']!r}; give one or drop the row"
             )
+        if negatives:
+            _refuse_bad_negatives(self.table)
 
     def __len__(self) -> int:
         """Return the number of rows, (pair_id, lang) combinations; see `pair_ids` for the ids."""
@@ -173,6 +178,17 @@ def _refuse_empty(table: pa.Table, column: str, key: str, what: str) -> None:
     empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table[column])), 0)
     if pc.any(empty).as_py():
         raise InputError(f"{what}: empty {column} for {key} {table.filter(empty)[key][0].as_py()!r}; drop it or give a text")
+
+
+def _refuse_bad_negatives(table: pa.Table) -> None:
+    for block in table.select(["pair_id", "lang", "passage", NEGATIVES.name]).to_batches(max_chunksize=1 << 16):
+        row_of, texts = pc.list_parent_indices(block[NEGATIVES.name]), pc.list_flatten(block[NEGATIVES.name])
+        empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
+        own = pc.fill_null(pc.equal(texts, block["passage"].take(row_of)), False)
+        for bad, what in ((empty, "an empty negative"), (own, "its own passage among its negatives")):
+            if pc.any(bad).as_py():
+                row = block.slice(row_of[bad.index(True).as_py()].as_py(), 1).to_pylist()[0]
+                raise InputError(f"pair table: {what} for pair_id {row['pair_id']!r}, lang {row['lang']!r}; drop it")
 
 
 def _select(table: pa.Table, key: str, ids: list[str] | None, languages: list[str] | None, known: list[str]) -> pa.Table:

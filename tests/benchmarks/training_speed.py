@@ -1,0 +1,157 @@
+"""Pairs per second of a training run here, beside sentence-transformers' trainer with its defaults.
+
+    python tests/benchmarks/training_speed.py [--steps 60] [--threads 2]
+
+Both runs start from the bundled multilingual-e5-small, see the same 32-pair batches of Atlas-QA (training countries, 8
+languages) in the same order and train all weights, embeddings included, with AdamW at the same learning rate, without
+weight decay (rows that no text touches would decay in one run only). The plain run is what a user writes without this
+package: the complete vocabulary, `MultipleNegativesRankingLoss`, the trainer's own collator and padding. Ours
+trims the vocabulary and embeds a column in parts of similar length. Quality is judged on other countries (dev split).
+Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than the bounds.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ENCODER = "bundled:multilingual-e5-small"
+LANGUAGES = ["en", "ar", "hi", "bn", "te", "sw", "yo", "zh"]
+LOSS_BOUND, MAP_BOUND = 0.02, 0.005  # relative; absolute
+
+
+def plain(pairs: Any, settings: Any, out: Path) -> float:
+    """Train as the library's documentation shows, with our batches; return the seconds of the steps."""
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    from xir_lib.bundled import bundled_folder
+    from xir_lib.samplers import PairIndex
+    from xir_lib.training import make_sampler
+    from xir_lib.training_data import PairDataset, batch_sampler_factory
+
+    model = SentenceTransformer(str(bundled_folder(ENCODER.removeprefix("bundled:"))))
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(out.parent / "scratch"),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=int(settings.warmup_share * settings.steps),
+        seed=settings.seed,
+        prompts={"query": "query: ", "passage": "passage: "},
+        batch_sampler=batch_sampler_factory(make_sampler(PairIndex.from_table(pairs), settings)),
+        save_strategy="no",
+        report_to="none",
+    )
+    loss = MultipleNegativesRankingLoss(model, scale=1 / settings.temperature)
+    trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=PairDataset.from_pairs(pairs), loss=loss)
+    started = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - started
+    model.save(str(out))
+    return seconds
+
+
+def ours(pairs: Any, settings: Any, out: Path) -> float:
+    """Train with `xir_lib.training`; return the seconds of the steps."""
+    from xir_lib import training
+
+    fit, seconds = training._fit, []
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        result = fit(*args, **kwargs)
+        seconds.append(time.perf_counter() - started)
+        return result
+
+    training._fit = timed
+    training.train(ENCODER, pairs, settings, out)
+    return seconds[0]
+
+
+def worker(way: str, steps: int, threads: int) -> dict[str, Any]:
+    """Run one of the two ways in this process, then judge the saved model."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from xir_lib.corpora import atlas
+    from xir_lib.encoders import open_encoder, prompts_of
+    from xir_lib.evaluation import Encoder, evaluate
+    from xir_lib.training import TrainSettings, held_out_loss
+
+    settings = TrainSettings(
+        strategy="hybrid-0.5", seed=0, steps=steps, batch_size=32, learning_rate=2e-5, temperature=0.02, weight_decay=0.0,
+        max_seq_length=512,
+    )  # fmt: skip
+    pairs, held_out = atlas.load_pairs("train", LANGUAGES), atlas.load_pairs("dev", LANGUAGES)
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "model"
+        started = time.perf_counter()
+        seconds = {"plain": plain, "ours": ours}[way](pairs, settings, out)
+        whole = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        model = open_encoder(str(out))
+        loss = held_out_loss(model, held_out, settings, prompts_of(model, ENCODER), batches=20)
+        task = atlas.load_task("dev", LANGUAGES)
+        scores = evaluate(Encoder(str(out)), task, Path(folder) / "evaluation")["settings"]
+    return {
+        "seconds_of_the_steps": round(seconds, 1),
+        "seconds_from_open_to_saved": round(whole, 1),
+        "pairs_per_second": round(steps * settings.batch_size / seconds, 3),
+        "peak_rss_gb": round(peak, 2),
+        "held_out_loss": loss,
+        "multilingual_mAP": scores["multilingual"]["mAP"],
+    }
+
+
+def main() -> int:
+    """Run both ways and compare them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--way", choices=["plain", "ours"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(json.dumps(worker(arguments.way, arguments.steps, arguments.threads)))
+        return 0
+    from xir_lib.training import environment
+
+    runs: dict[str, Any] = {}
+    for way in ("ours", "plain"):
+        command = [sys.executable, __file__, "--way", way, "--steps", str(arguments.steps), "--threads", str(arguments.threads)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        runs[way] = json.loads(done.stdout.splitlines()[-1])
+    loss = {
+        kind: runs["ours"]["held_out_loss"][kind] / runs["plain"]["held_out_loss"][kind] - 1 for kind in ("x-x-mono", "x-y")
+    }
+    gap = runs["ours"]["multilingual_mAP"] - runs["plain"]["multilingual_mAP"]
+    same = all(abs(value) <= LOSS_BOUND for value in loss.values()) and abs(gap) <= MAP_BOUND
+    result = {
+        "speed_ratio_of_the_steps": round(runs["ours"]["pairs_per_second"] / runs["plain"]["pairs_per_second"], 2),
+        "speed_ratio_from_open_to_saved": round(
+            runs["plain"]["seconds_from_open_to_saved"] / runs["ours"]["seconds_from_open_to_saved"], 2
+        ),
+        "held_out_loss_ours_over_plain_minus_1": {kind: round(value, 4) for kind, value in loss.items()},
+        "multilingual_mAP_ours_minus_plain": round(gap, 4),
+        "same_quality": same,
+        "steps": arguments.steps,
+        "threads": arguments.threads,
+        **runs,
+        "environment": environment(),
+    }
+    print(json.dumps(result, indent=1))
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

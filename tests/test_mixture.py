@@ -1,0 +1,212 @@
+"""Several data sets in one training: shares, order, rows of the tables end to end, and restored states."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.errors import InputError
+from xir_lib.mixture import MixtureBatchSampler
+from xir_lib.samplers import PairIndex, StrategyBatchSampler
+
+LANGS = ("de", "en")
+
+
+def parallel(name: str, ids: int) -> PairTable:
+    rows = [
+        {"pair_id": f"{name}{i}", "lang": lang, "query": "q", "passage_id": f"p{i}", "passage": f"{i} {lang}", "group": name}
+        for i in range(ids)
+        for lang in LANGS
+    ]
+    return PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA))
+
+
+TABLES = {"a": parallel("a", 40), "b": parallel("b", 10), "c": parallel("c", 40)}
+INDEXES = {name: PairIndex.from_table(table) for name, table in TABLES.items()}
+STRATEGIES = {"a": "x-y", "b": "x-x-mono", "c": "hybrid"}
+
+
+def mixture(names: str = "abc", *, draw: str = "size", seed: int = 3, **arguments: Any) -> MixtureBatchSampler:
+    samplers = {name: StrategyBatchSampler(INDEXES[name], strategy=STRATEGIES[name], batch_size=4, seed=0) for name in names}
+    return MixtureBatchSampler(samplers, draw=draw, seed=seed, **arguments)
+
+
+def contents(mixed: MixtureBatchSampler) -> list[list[tuple[str, str, str]]]:
+    """Return (pair_id, query_lang, doc_lang) of every pair, read from the concatenated tables."""
+    table = pa.concat_tables([TABLES[name].table for name in mixed.samplers]).to_pylist()
+    batches = []
+    for batch in mixed:
+        rows = [(table[query], table[passage]) for query, passage in batch]
+        assert all(query["pair_id"] == passage["pair_id"] for query, passage in rows)
+        batches.append([(query["pair_id"], query["lang"], passage["lang"]) for query, passage in rows])
+    return batches
+
+
+def datasets(mixed: MixtureBatchSampler) -> list[str]:
+    """Return the data set of each batch; every batch has one."""
+    found = [{pair_id[0] for pair_id, _, _ in batch} for batch in contents(mixed)]
+    assert all(len(names) == 1 for names in found)
+    return [names.pop() for names in found]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shares"),
+    [
+        ({"draw": "size"}, {"a": 40 / 90, "b": 10 / 90, "c": 40 / 90}),
+        ({"draw": "equal"}, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
+        ({"draw": "temperature", "temperature": 2}, {"a": 2 / 5, "b": 1 / 5, "c": 2 / 5}),  # roots of 40, 10, 40: 2 to 1 to 2
+    ],
+)
+def test_data_sets_come_in_their_shares(arguments: dict[str, Any], shares: dict[str, float]) -> None:
+    mixed = mixture(num_batches=2000, **arguments)
+    counts = Counter(datasets(mixed))
+    assert len(mixed) == counts.total() == 2000
+    for name, share in shares.items():
+        low, high = binom.interval(0.999, 2000, share)
+        assert low <= counts[name] <= high
+        assert mixed.report()["datasets"][name]["share"] == pytest.approx(share)
+        assert mixed.report()["datasets"][name]["batches"] == counts[name]
+
+
+def test_a_very_low_temperature_takes_the_largest_data_set_and_a_very_high_one_all_alike() -> None:
+    assert mixture("ab", draw="temperature", temperature=1e-4, num_batches=1).shares.tolist() == [1, 0]
+    assert mixture("ab", draw="temperature", temperature=1e9, num_batches=1).shares == pytest.approx([0.5, 0.5])
+
+
+def test_without_a_number_of_batches_every_data_set_has_its_epoch_in_random_order() -> None:
+    orders = []
+    for epoch in range(400):
+        mixed = mixture("ab")
+        mixed.set_epoch(epoch)
+        orders.append("".join("ab"[position] for position in mixed.plan().dataset))
+        assert len(mixed) == len(orders[-1]) == 12 and orders[-1].count("a") == 10  # 40 / 4 and 10 // 4
+    # in random order, b opens in 2 of 12 epochs and closes in 2 of 12; 66 orders are possible
+    low, high = binom.interval(0.999, 400, 2 / 12)
+    assert all(low <= sum(order[place] == "b" for order in orders) <= high for place in (0, 5, 11))
+    assert len(set(orders)) > 60
+    drawn = [pair_id for batch in contents(mixed) for pair_id, _, _ in batch]
+    assert len(drawn) == len(set(drawn)) == 48
+    report = mixed.report()["datasets"]
+    assert (report["a"]["dropped"], report["b"]["dropped"]) == (0, 2)
+
+
+@pytest.mark.parametrize("number", [None, 40])
+def test_equally_long_data_sets_do_not_share_an_order_and_do_not_depend_on_the_others(number: int | None) -> None:
+    together = contents(mixture("ac", num_batches=number))
+    ids = {name: [pair[0][1:] for batch in together for pair in batch if pair[0][0] == name][:40] for name in "ac"}
+    assert len(ids["a"]) == len(ids["c"]) == 40
+    assert sum(x == y for x, y in zip(ids["a"], ids["c"], strict=True)) < 8  # one expected of two independent orders
+    alone = contents(mixture("a", num_batches=number))
+    of_a = [batch for batch in together if batch[0][0][0] == "a"]
+    assert of_a == alone[: len(of_a)]
+
+
+def test_the_mix_is_described_as_it_is_read() -> None:
+    mixed = mixture(num_batches=60)
+    frame = mixed.describe()
+    rows = Counter(
+        (number, pair_id[0], query_lang, doc_lang)
+        for number, batch in enumerate(contents(mixed))
+        for pair_id, query_lang, doc_lang in batch
+    )
+    columns = ["batch", "dataset", "query_lang", "doc_lang"]
+    assert dict(zip(frame[columns].itertuples(index=False, name=None), frame["pairs"], strict=True)) == rows
+    assert set(frame.groupby("dataset")["kind"].unique().map(lambda kinds: tuple(sorted(kinds))).items()) == {
+        ("a", ("x-y",)), ("b", ("x-x-mono",)), ("c", ("x-x-mono", "x-y"))
+    }  # fmt: skip
+    assert frame["batch"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize("names", ["abc", "a"])
+def test_a_seed_and_an_epoch_fix_the_batches(names: str) -> None:
+    first = list(mixture(names, num_batches=30))
+    again = mixture(names, num_batches=30)
+    assert list(again) == list(again) == first
+    again.set_epoch(1)
+    other = mixture(names, num_batches=30, seed=4)
+    assert all(Counter(map(frozenset, batches)) != Counter(map(frozenset, first)) for batches in (list(again), list(other)))
+    again.set_epoch(0)
+    assert list(again) == first
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([None, 25]), st.integers(0, 2))
+def test_a_restored_mixture_yields_the_remaining_batches(data: st.DataObject, number: int | None, epoch: int) -> None:
+    mixed = mixture(num_batches=number)
+    mixed.set_epoch(epoch)
+    whole = list(mixed)
+    cut = data.draw(st.integers(0, len(whole)))
+    iterator = iter(mixed)
+    assert [next(iterator) for _ in range(cut)] == whole[:cut]
+    fresh = mixture(num_batches=number)
+    fresh.load_state_dict(json.loads(json.dumps(mixed.state_dict())))
+    assert len(fresh) == len(whole) - cut
+    assert list(fresh) == whole[cut:]
+    assert list(fresh) == whole
+
+
+def test_a_sampler_in_use_is_lent_from_its_beginning() -> None:
+    sampler = StrategyBatchSampler(INDEXES["a"], strategy="x-y", batch_size=4, seed=0)
+    untouched = list(MixtureBatchSampler({"a": sampler}, draw="size", seed=3))
+    sampler.set_epoch(2)
+    next(iter(sampler))
+    sampler.load_state_dict(sampler.state_dict() | {"batch": 5})
+    assert list(MixtureBatchSampler({"a": sampler}, draw="size", seed=3)) == untouched
+    assert len(sampler) == 5  # and is none the worse for it
+
+
+def test_a_state_of_another_mixture_is_refused() -> None:
+    state = mixture("ab", num_batches=9).state_dict()
+    for other, message in [
+        (mixture("ab", num_batches=8), "the state has num_batches 9, this sampler 8"),
+        (mixture("ab", num_batches=9, draw="equal"), "the state has draw 'size', this sampler 'equal'"),
+        (mixture("ba", num_batches=9), r"the state has datasets \['a', 'b'\], this sampler \['b', 'a'\]"),
+        (mixture("ab", num_batches=9, seed=4), "the state has seed 3, this sampler 4"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            other.load_state_dict(state)
+        assert "\n" not in str(caught.value)
+    changed = StrategyBatchSampler(INDEXES["c"], strategy="x-y", batch_size=4, seed=0)
+    samplers = {"a": changed, "b": StrategyBatchSampler(INDEXES["b"], strategy="x-x-mono", batch_size=4, seed=0)}
+    MixtureBatchSampler(samplers, draw="size", seed=3, num_batches=9).load_state_dict(state)  # c is a, text for text
+    other_index = PairIndex.from_table(parallel("a", 41))
+    samplers["a"] = StrategyBatchSampler(other_index, strategy="x-y", batch_size=4, seed=0)
+    with pytest.raises(InputError, match=r"the state has a\.data"):
+        MixtureBatchSampler(samplers, draw="size", seed=3, num_batches=9).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"draw": "best"}, "unknown draw 'best'; use size, temperature or equal"),
+        ({"draw": "equal"}, "draw equal needs num_batches"),
+        ({"draw": "temperature", "temperature": 3.0}, "draw temperature needs num_batches"),
+        ({"draw": "temperature", "num_batches": 5}, "needs a temperature above 0, and no other draw has one; got None"),
+        ({"draw": "temperature", "temperature": 0, "num_batches": 5}, "got 0"),
+        ({"draw": "temperature", "temperature": float("nan"), "num_batches": 5}, "got nan"),
+        ({"draw": "size", "temperature": 2.0}, "no other draw has one; got 2.0"),
+        ({"num_batches": 0}, "num_batches must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be in"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        mixture(**arguments)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_members_need_one_batch_size() -> None:
+    samplers = {
+        name: StrategyBatchSampler(INDEXES[name], strategy="x-y", batch_size=size, seed=0)
+        for name, size in (("a", 4), ("b", 8))
+    }
+    with pytest.raises(InputError, match="all data sets need the same batch_size, got a 4, b 8"):
+        MixtureBatchSampler(samplers, draw="size", seed=0)
+    with pytest.raises(InputError, match="got no data set"):
+        MixtureBatchSampler({}, draw="size", seed=0)

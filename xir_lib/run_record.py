@@ -1,0 +1,64 @@
+"""The record of a run: what made it, on which data and machine, as JSON beside the model.
+
+Knows no model and no training loop; `training`, `checkpoints` and `evaluation` write with it.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from xir_lib.corpora.records import PairTable
+from xir_lib.errors import InputError
+from xir_lib.paths import atomic_path
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the `run.json` of a model folder; a folder without one is refused."""
+    path = Path(folder) / "run.json"
+    if not path.exists():
+        raise InputError(f"{folder} has no run.json, so it is not a run of xir; remove it or choose another folder")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON with a final newline, atomically; NaN is refused."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def table_digest(pairs: PairTable) -> str:
+    """Return the sha256 of the table's content, whatever its chunks."""
+    digest = hashlib.sha256()
+    for column in pairs.table.column_names:
+        for value in pairs.table[column].to_pylist():
+            digest.update(b"\0" if value is None else str(value).encode() + b"\1")  # str: negatives are lists
+    return digest.hexdigest()
+
+
+def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Say in one line where two records of `encoder`, digests and `settings` differ.
+
+    >>> difference({"encoder": "a", "settings": {"seed": 1}}, {"encoder": "a", "settings": {"seed": 2}})
+    'seed 1 there, 2 here'
+    """
+    old, new = ({**record, **record.get("settings", {})} for record in (there, here))
+    names = [name for name in new if name != "settings" and old.get(name) != new[name]]
+    return "; ".join(f"{name} {old.get(name)!s:.40} there, {new[name]!s:.40} here" for name in names)
+
+
+def environment() -> dict[str, Any]:
+    """Return device, threads and the versions of what computes, for `run.json` and `metrics.json`."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores ({platform.machine()})",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("xir-lib", "torch", "sentence-transformers", "transformers", "numpy")},
+    }
