@@ -19,7 +19,7 @@ PYTHON = str(Path(sys.prefix) / "bin" / "python")  # one spelling, since command
 STUDY = load_study(PARAMS)
 TRAINED = [run for run in STUDY.runs if run not in ("none", "untrained")]
 TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
-FITTED = "centring" in STUDY.rivals
+RIVALS = [rival for rival in STUDY.rivals if rival != "none"]
 
 
 def notebook(name, parameters):
@@ -42,11 +42,11 @@ def evaluate_command(run, task):
     evaluation = TASKS[task]
     options = ["--model", model(run), "--task", BUILD / "data" / "tasks" / task, "--cache", BUILD / "embeddings"]
     options += ["--out", BUILD / "evaluations" / run / task]
-    if FITTED:
-        options += ["--rival", "centring"]
-        for name in evaluation.fit_on:
-            options += ["--fit-on", BUILD / "data" / "tasks" / name]
-        options += ["--fit-texts", evaluation.fit_texts] if evaluation.fit_texts else []
+    for rival in RIVALS:
+        options += ["--rival", rival]
+    for name in evaluation.fit_on:
+        options += ["--fit-on", BUILD / "data" / "tasks" / name]
+    options += ["--fit-texts", evaluation.fit_texts] if evaluation.fit_texts else []
     return shlex.join([PYTHON, "-m", "xir_lib", "evaluate", *map(str, options)])
 
 
@@ -116,10 +116,13 @@ rule evaluate:
         lambda w: [BUILD / "data" / "tasks" / name for name in [w.task, *TASKS[w.task].fit_on]],
     output:
         BUILD / "evaluations" / "{run}" / "{task}" / "metrics.json",
-        [BUILD / "evaluations" / "{run}" / "{task}" / "centring" / "metrics.json"] if FITTED else [],
+        [BUILD / "evaluations" / "{run}" / "{task}" / rival / "metrics.json" for rival in RIVALS],
     params:
         command=lambda w: evaluate_command(w.run, w.task),
-        code=code_digest("evaluation.py", "retrieval.py", "metrics.py", "bias.py", "rivals.py", "encoders.py", "bundled.py"),
+        code=code_digest(
+            *("evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "bundled.py"),
+            *("rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py"),
+        ),
     shell:
         "{params.command}"
 

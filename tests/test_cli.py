@@ -76,8 +76,23 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     plain, centred = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == plain
     assert json.loads((tmp_path / "out" / "centring" / "metrics.json").read_text()) == centred
-    assert xir(monkeypatch, "compare", tmp_path / "out" / "centring", tmp_path / "out", "--json", "--resamples", 200) == 0
+    assert (
+        xir(
+            monkeypatch,
+            "compare",
+            tmp_path / "out" / "centring",
+            tmp_path / "out",
+            "--json",
+            "--resamples",
+            200,
+            "--out",
+            tmp_path / "c.csv",
+        )
+        == 0
+    )
     rows = json.loads(capsys.readouterr().out)
+    assert (tmp_path / "c.csv").read_text().count("\n") == 1 + len(rows)
+    assert {"verdict", "mde", "p_holm", "p_non_inferior", "design_effect"} <= rows[0].keys()
     for row in rows:
         if row["measure"] == "mAP":
             gap = centred["settings"][row["setting"]]["mAP"] - plain["settings"][row["setting"]]["mAP"]

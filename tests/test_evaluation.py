@@ -1,5 +1,6 @@
 """An evaluation agrees with sentence-transformers' own encoding and a literal ranking, and repeats itself from its cache."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 import pytrec_eval
 import torch
 from sentence_transformers import SentenceTransformer
+from test_cli import xir
 from test_encoders import build_tiny
 from toy import IDS, LANGS, toy_task
 
 from xir_lib import evaluation
 from xir_lib.errors import InputError
-from xir_lib.evaluation import Encoder, evaluate
+from xir_lib.evaluation import Encoder, evaluate, fit_curve
+from xir_lib.fitting import remove_language
 
 
 @pytest.fixture(scope="module")
@@ -23,34 +26,79 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     return Encoder(str(build_tiny(tmp_path_factory.mktemp("encoder"))), cache=tmp_path_factory.mktemp("cache"))
 
 
-def literal_scores(encoder: Encoder, centred: bool) -> dict[str, dict[str, float]]:
-    """Score every passage for every query with sentence-transformers alone; centre on the toy's other half if asked."""
+SIDES = (("queries", "query: ", "query_id"), ("passages", "passage: ", "doc_id"))
+
+
+def literal_scores(encoder: Encoder, rival: str, fit: str = "foreign") -> dict[str, dict[str, float]]:
+    """Score every passage for every query with sentence-transformers and numpy, one query and language at a time."""
     model, task, other = SentenceTransformer(encoder.name, device="cpu"), toy_task(), toy_task("other", IDS[1::2])
-    vectors = {}
-    for side, prompt, key in (("queries", "query: ", "query_id"), ("passages", "passage: ", "doc_id")):
-        rows, source = getattr(task, side).to_pylist(), getattr(other, side).to_pylist()
-        found = dict(zip([r[key] for r in rows], model.encode([prompt + r["text"] for r in rows]), strict=True))
-        if centred:
-            means = {
-                lang: model.encode([prompt + r["text"] for r in source if r["lang"] == lang]).mean(axis=0) for lang in LANGS
-            }
-            found = {r[key]: found[r[key]] - means[r["lang"]] for r in rows}
-            found = {name: vector / np.linalg.norm(vector) for name, vector in found.items()}
-        vectors[side] = found
-    return {q: {d: float(v @ w) for d, w in vectors["passages"].items()} for q, v in vectors["queries"].items()}
+    own, foreign = (
+        {side: dict(zip([r[key] for r in rows], model.encode([prompt + r["text"] for r in rows]), strict=True))
+         for side, prompt, key in SIDES for rows in (getattr(t, side).to_pylist(),)}
+        for t in (task, other)
+    )  # fmt: skip
+    groups = sorted({name[0] for name in own["queries"]}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+
+    def fitted_on(side: str, lang: str, query: str) -> np.ndarray:
+        """The texts whose mean is taken out when this query is scored."""
+        if fit == "cross-fit":  # groups are dealt to five folds in the order of their hashes; ids begin with their group
+            used = {g for i, g in enumerate(groups) if i % 5 != groups.index(query[0]) % 5}
+            return np.array([v for name, v in own[side].items() if name[0] in used and name.endswith(lang)])
+        source = own if (fit, side) == ("corpus", "passages") else foreign
+        return np.array([v for name, v in source[side].items() if name.endswith(lang)])
+
+    def without_language(side: str, name: str, query: str) -> np.ndarray:
+        vector, texts = own[side][name], fitted_on(side, name[-2:], query)
+        if rival.startswith("centring"):
+            vector = vector - texts.mean(axis=0)
+        elif rival.startswith("lir-"):
+            axes = np.linalg.svd(texts)[2][: int(rival[4])]
+            vector = vector - sum((vector @ axis) * axis for axis in axes)
+        return vector / np.linalg.norm(vector)
+
+    run = {}
+    for q in own["queries"]:
+        scores = {d: float(without_language("queries", q, q) @ without_language("passages", d, q)) for d in own["passages"]}
+        run[q] = literal_merge(scores, rival.split("+")[-1])
+    return run
 
 
-@pytest.mark.parametrize("rival", ["none", "centring"])
-def test_the_numbers_are_those_of_a_literal_ranking(encoder: Encoder, tmp_path: Path, rival: str) -> None:
+def literal_merge(scores: dict[str, float], method: str) -> dict[str, float]:
+    if method not in ("round-robin", "z-score", "minus-top10"):
+        return scores
+    pools = {lang: sorted((d for d in scores if d.endswith(lang)), key=scores.__getitem__, reverse=True) for lang in LANGS}
+    if method == "round-robin":
+        order = sorted(LANGS, key=lambda lang: -scores[pools[lang][0]])
+        return {d: -float(pools[lang].index(d) + order.index(lang) / 10) for lang in LANGS for d in pools[lang]}
+    level = {lang: np.array([scores[d] for d in pool]) for lang, pool in pools.items()}
+    if method == "z-score":
+        return {d: (scores[d] - level[d[-2:]].mean()) / level[d[-2:]].std() for d in scores}
+    return {d: scores[d] - level[d[-2:]][:10].mean() for d in scores}
+
+
+@pytest.mark.parametrize(
+    ("rival", "fit"),
+    [
+        *((rival, "foreign") for rival in ("none", "centring", "lir-1", "lir-3", "round-robin", "z-score", "minus-top10")),
+        *(("centring", "corpus"), ("lir-2", "corpus"), ("centring", "cross-fit"), ("lir-2", "cross-fit")),
+        *(("centring+round-robin", "foreign"), ("centring+z-score", "cross-fit"), ("lir-1+minus-top10", "corpus")),
+    ],
+)
+def test_the_numbers_are_those_of_a_literal_ranking(encoder: Encoder, tmp_path: Path, rival: str, fit: str) -> None:
     task = toy_task()
-    result = evaluate(encoder, task, tmp_path / "out", rival=rival, fit_on=[toy_task("other", IDS[1::2])])
+    fit_on = [toy_task("other", IDS[1::2])] if fit != "cross-fit" else []
+    result = evaluate(encoder, task, tmp_path / "out", rival=rival, fit=fit, fit_on=fit_on, trec_run=60)
     qrels: dict[str, dict[str, int]] = {}
     for row in task.qrels.to_pylist():
         qrels.setdefault(row["query_id"], {})[row["doc_id"]] = 1
-    run = literal_scores(encoder, rival == "centring")
-    oracle = pd.DataFrame(pytrec_eval.RelevanceEvaluator(qrels, {"map", "recall_1", "recall_10"}).evaluate(run)).T
-    for measure, name in (("map", "mAP"), ("recall_1", "R@1"), ("recall_10", "R@10")):
-        assert result["settings"]["multilingual"][name] == pytest.approx(oracle[measure].mean(), abs=1e-5)
+    run = literal_scores(encoder, rival, fit)
+    with (tmp_path / "out" / "run.trec").open() as file:  # of full depth: it has the same ranking
+        written = pytrec_eval.parse_run(file)
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"map", "recall_1", "recall_10"})
+    for ranking in (run, written):
+        oracle = pd.DataFrame(evaluator.evaluate(ranking)).T
+        for measure, name in (("map", "mAP"), ("recall_1", "R@1"), ("recall_10", "R@10")):
+            assert result["settings"]["multilingual"][name] == pytest.approx(oracle[measure].mean(), abs=1e-5)
     own = {q: {d: s for d, s in scores.items() if d[-2:] == q[-2:]} for q, scores in run.items()}
     mono = pytrec_eval.RelevanceEvaluator({q: {q: 1} for q in qrels}, {"map"}).evaluate(own)  # a query's answer has its id
     assert result["settings"]["monolingual"]["mAP"] == pytest.approx(np.mean([v["map"] for v in mono.values()]), abs=1e-5)
@@ -69,6 +117,8 @@ def test_files_follow_the_contract(encoder: Encoder, tmp_path: Path) -> None:
         "mAP": 240,
         "R@1": 240,
         "R@10": 240,
+        "nDCG@10": 240,
+        "MRR@10": 240,
         "rank distance": 60,
     }
     with (tmp_path / "run.trec").open() as file:
@@ -104,7 +154,160 @@ def test_means_need_other_text_in_every_language(encoder: Encoder, tmp_path: Pat
 def test_the_fit_is_in_the_key_and_its_size_is_kept(encoder: Encoder, tmp_path: Path) -> None:
     other = toy_task("other", IDS[1::2])
     key = evaluate(encoder, toy_task(), tmp_path, rival="centring", fit_on=[other], fit_texts=7)["config"]
-    assert key["rival_fit"] == {lang: {"task": "other", "queries": 7, "passages": 7} for lang in LANGS}
+    seven = {lang: {"task": "other", "texts": 7} for lang in LANGS}
+    assert key["rival_fit"] == {"fit": "foreign", "queries": seven, "passages": seven}
+    key = evaluate(encoder, toy_task(), tmp_path, rival="centring", fit="corpus", fit_on=[other])["config"]
+    own = {lang: {"task": "toy", "texts": 20} for lang in LANGS}
+    assert key["rival_fit"] == {
+        "fit": "corpus",
+        "queries": {k: {**v, "task": "other"} for k, v in own.items()},
+        "passages": own,
+    }
+    key = evaluate(encoder, toy_task(), tmp_path, rival="centring", fit="cross-fit")["config"]["rival_fit"]
+    # 20 ids of 8 groups in 5 folds; a group has 3 or 2 ids, so a fold of two groups has at least 4 and at most 6.
+    assert key["folds"] == 5
+    assert {v["task"] for v in key["queries"].values()} == {"toy"}
+    assert all(20 - 6 <= v["texts"] <= 20 - 4 for v in key["queries"].values()) and key["queries"] == key["passages"]
+
+
+def test_no_query_is_scored_with_a_mean_that_holds_it(encoder: Encoder) -> None:
+    # Another vector for one query must leave all that its fold is scored with as it was, and move all other folds.
+    task = toy_task()
+    vectors = encoder.encode_task(task)
+    groups = np.array(task.queries["group"].to_pylist())
+    before, _ = remove_language(encoder, task, vectors, 0, "cross-fit", [])
+    changed = vectors._replace(queries=vectors.queries.copy())
+    changed.queries[0] = -changed.queries[0]
+    after, _ = remove_language(encoder, task, changed, 0, "cross-fit", [])
+    assert sorted(np.concatenate([fold.rows for fold in before])) == list(range(60))  # every query once
+    for one, other in zip(before, after, strict=True):
+        assert (one.rows == other.rows).all()
+        assert not set(groups[one.rows]) & set(np.delete(groups, one.rows))  # no group is split
+        same = (one.queries == other.queries).all(axis=1)
+        assert (one.rows[~same] == [0]).all() if 0 in one.rows else not same[vectors.query_langs[one.rows] == "xx"].any()
+    changed = vectors._replace(passages=vectors.passages.copy())
+    changed.passages[0] = -changed.passages[0]  # the first query's answer
+    after, _ = remove_language(encoder, task, changed, 0, "cross-fit", [])
+    for one, other in zip(before, after, strict=True):
+        moved = ~(one.passages == other.passages).all(axis=1)
+        assert moved.sum() == (1 if 0 in one.rows else 20)  # itself, or all of its language
+
+
+def test_merging_leaves_the_single_pools_as_they_are(encoder: Encoder, tmp_path: Path) -> None:
+    plain = evaluate(encoder, toy_task(), tmp_path / "none")
+    for rival in ("round-robin", "z-score", "minus-top10"):
+        merged = evaluate(encoder, toy_task(), tmp_path / rival, rival=rival)
+        for setting in ("monolingual", "cross-lingual"):
+            assert merged["settings"][setting] == plain["settings"][setting]
+        assert merged["settings"]["multilingual"] != plain["settings"]["multilingual"]
+        assert (
+            merged["config"]["merge"]["method"] == rival
+            and "multilingual setting alone" in merged["config"]["merge"]["changes"]
+        )
+        one, other = (pd.read_parquet(tmp_path / name / "per_query.parquet") for name in ("none", rival))
+        pd.testing.assert_series_equal(one["pool"], other["pool"])
+        pd.testing.assert_series_equal(one["query_id"], other["query_id"])
+
+
+@pytest.mark.parametrize("rival", ["bm25", "bm25-pieces"])
+def test_bm25_needs_no_vectors(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rival: str) -> None:
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded"))
+    result = evaluate(encoder, toy_task(), tmp_path, rival=rival, trec_run=60)
+    assert (result["model"], result["config"]["rival"]) == ("bm25" if rival == "bm25" else encoder.name, rival)
+    assert result["config"]["bm25"].items() >= {"k1": 0.9, "b": 0.4, "variant": "lucene"}.items()
+    assert ("weights_sha256" in result["config"]) == (rival == "bm25-pieces")  # the tokenizer is part of that
+    assert result["config"]["rival_fit"] is None
+    if rival == "bm25":
+        # An answer has both letters of its id and, in the query's language, the language's: it is first there. Elsewhere
+        # it still shares the letters that no other passage shares both of.
+        assert result["settings"]["monolingual"]["mAP"] == result["settings"]["cross-lingual"]["mAP"] == 1
+    with (tmp_path / "run.trec").open() as file:
+        run = pytrec_eval.parse_run(file)
+    qrels = {q: {f"{q[:-2]}{lang}": 1 for lang in LANGS} for q in run}
+    oracle = pytrec_eval.RelevanceEvaluator(qrels, {"map"}).evaluate(run)
+    mean = np.mean([value["map"] for value in oracle.values()])
+    assert result["settings"]["multilingual"]["mAP"] == pytest.approx(mean, abs=1e-9)
+
+
+def test_the_curve_ends_where_the_evaluations_are(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, other = toy_task(), toy_task("other", IDS[1::2])
+    ends = {
+        texts: evaluate(encoder, task, tmp_path, rival=rival, fit_on=[other])["settings"]
+        for texts, rival in ((0, "none"), (500, "lir-1"))
+    }
+    once = evaluate(encoder, task, tmp_path, rival="lir-1", fit_on=[other], fit_texts=5)["settings"]
+    monkeypatch.setattr("xir_lib.encoders.encode", lambda *_, **__: pytest.fail("encoded again"))
+    curve = fit_curve(encoder, task, [other], [500, 5], rival="lir-1", draws=4)
+    pd.testing.assert_frame_equal(curve, fit_curve(encoder, task, [other], [5, 500], rival="lir-1", draws=4))
+    assert curve.groupby("texts")[["fewest", "draws"]].first().to_dict() == {
+        "fewest": {0: 0, 5: 5, 500: 20},
+        "draws": {0: 1, 5: 4, 500: 1},
+    }
+    for row in curve.itertuples():
+        if row.texts in ends:
+            assert row.mean == row.lowest == row.highest == pytest.approx(ends[row.texts][row.setting][row.measure], abs=1e-6)
+        else:
+            assert row.lowest <= row.mean <= row.highest
+    five = curve.query("texts == 5 and setting == 'multilingual' and measure == 'mAP'").iloc[0]
+    assert five["lowest"] < five["highest"] and five["sd"] > 0
+    # The first draw is what `fit_texts` takes.
+    single = fit_curve(encoder, task, [other], [5], rival="lir-1", draws=1)
+    found = single.query("texts == 5").set_index(["setting", "measure"])["mean"]
+    assert all(found[setting, name] == pytest.approx(v, abs=1e-6) for setting in once for name, v in once[setting].items())
+    with pytest.raises(InputError, match="'z-score' has no curve; use centring or lir-R"):
+        fit_curve(encoder, task, [other], [5], rival="z-score")
+    with pytest.raises(InputError, match=r"at least 1, got \[0\] and 5"):
+        fit_curve(encoder, task, [other], [0])
+
+
+def test_unknown_rivals_and_fits(encoder: Encoder, tmp_path: Path) -> None:
+    other = toy_task("other", IDS[1::2])
+    for arguments, message in (
+        ({"rival": "centering"}, "unknown rival 'centering'; use none, centring, lir-1"),
+        ({"rival": "centring", "fit": "own"}, "unknown fit 'own'; use foreign, corpus, cross-fit"),
+        ({"rival": "centring", "fit": "corpus"}, r"no text for the means of xx, yy, zz \(queries\)"),
+        ({"rival": "lir-1", "fit": "cross-fit", "fit_on": [other]}, "cross-fit takes its texts from the task itself"),
+        ({"rival": "centring", "fit": "corpus", "fit_on": [toy_task()]}, "cannot be fitted on the queries that are scored"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate(encoder, toy_task(), tmp_path, **arguments)
+    with pytest.raises(InputError, match="cross-fit needs a group for every query, two at least; toy lacks them"):
+        evaluate(encoder, toy_task(ids=IDS[:5]), tmp_path, rival="centring", fit="cross-fit")
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_rivals_and_fits_in_one_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], encoder: Encoder, tmp_path: Path
+) -> None:
+    toy_task().save(tmp_path / "toy")
+    toy_task("other", IDS[1::2]).save(tmp_path / "other")
+    out = tmp_path / "out"
+    for stale in ("lir-7", "centring-cross-fit", "mlqa-r", "none"):  # two results of rivals, two that are something else
+        (out / stale).mkdir(parents=True)
+        (out / stale / "metrics.json").write_text("{}")
+    common = ["evaluate", "--model", encoder.name, "--task", tmp_path / "toy", "--cache", encoder.cache, "--out", out]
+    rivals = ["--rival", "centring", "--rival", "bm25", "--rival", "lir-1+z-score", "--rival", "none"]
+    fits = ["--fit", "corpus", "--fit", "foreign", "--fit-on", tmp_path / "other"]
+    assert xir(monkeypatch, *common, *rivals, *fits, "--fit-curve", 3, "--fit-curve", 9, "--json") == 0
+    captured = capsys.readouterr()
+    results = json.loads(captured.out)
+    folders = ["", "centring-corpus", "centring", "bm25", "lir-1+z-score-corpus", "lir-1+z-score"]
+    assert [json.loads((out / folder / "metrics.json").read_text()) for folder in folders] == results
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {*folders[1:], "mlqa-r", "none"}
+    curve = pd.read_csv(out / "fit_curve.csv")
+    assert set(curve["texts"]) == {0, 3, 9} and set(curve["rival"]) == {"centring"}
+    assert xir(monkeypatch, *common, "--rival", "lir-1", "--fit", "cross-fit") == 0
+    assert "rival lir-1-cross-fit" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"lir-1-cross-fit", "mlqa-r", "none"}
+    assert not (out / "fit_curve.csv").exists()
+    for wrong, message in (
+        (["--rival", "z-score", "--fit-curve", 5], "--fit-curve is for the rivals centring and lir-R"),
+        (["--fit", "guess"], "unknown fit 'guess'"),
+        (["--rival", "bm26"], "unknown rival 'bm26'; use none, centring"),
+    ):
+        assert xir(monkeypatch, *common, *wrong) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 def test_a_failed_evaluation_leaves_no_metrics(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,11 +67,11 @@ def test_from_data_to_report_and_the_same_after_a_kill(params: Path, tmp_path: P
     # Kill everything at once in the middle of the first training, then only the leaders later, so that orphans go on.
     process = start(params, killed)
     wait_for(lambda: list((killed / "models").glob(".*.lock")), process)
-    assert not list((killed / "models").glob("*/run.json"))
+    assert not list((killed / "models").glob("[!.]*/run.json"))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process = start(params, killed)
-    wait_for(lambda: list((killed / "models").glob("*/run.json")), process)
+    wait_for(lambda: list((killed / "models").glob("[!.]*/run.json")), process)
     process.kill()
     process.wait()
     time.sleep(1)

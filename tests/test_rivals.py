@@ -1,11 +1,11 @@
-"""Mean centring on vectors made of content plus a language's offset, where it must undo the offset exactly."""
+"""Centring and LIR on vectors made of content plus a language's offset, against hand arithmetic and numpy's full SVD."""
 
 import numpy as np
 import pytest
 
 from xir_lib.errors import InputError
 from xir_lib.retrieval import relevant_ranks
-from xir_lib.rivals import centre, language_means
+from xir_lib.rivals import Rival, centre, language_directions, language_means, parse_rival, project_out
 
 
 def unit(vectors):
@@ -75,3 +75,79 @@ def test_bad_input_is_named():
         language_means(emb, ["en"])
     with pytest.raises(InputError, match="row 1 holds NaN"):
         language_means(np.array([[1, 0], [np.nan, 0]], dtype=np.float32), ["en", "en"])
+
+
+def like_e5(rng, n):
+    """Unit vectors of two languages that share most of their direction, as multilingual-e5's do: mean cosine about .8."""
+    langs = np.repeat(["en", "yo"], n)
+    shared, own = rng.standard_normal(64), {"en": rng.standard_normal(64), "yo": rng.standard_normal(64)}
+    emb = unit(np.array([shared * 2 + own[lang] + 1.1 * rng.standard_normal(64) for lang in langs]))
+    return emb.astype(np.float32), langs
+
+
+def test_lir_by_hand():
+    # All embeddings lie on the first axis, so that is the direction; (5, 8) keeps (0, 8), of length 8.
+    directions = language_directions(np.array([[2, 0], [4, 0]], dtype=np.float32), ["en", "en"], 1)
+    np.testing.assert_allclose(np.abs(directions["en"]), [[1, 0]], atol=1e-7)
+    np.testing.assert_allclose(project_out(np.array([[5, 8]], dtype=np.float32), ["en"], directions), [[0, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_directions_are_the_right_singular_vectors_of_the_uncentred_matrix(rank):
+    emb, langs = like_e5(np.random.default_rng(2), 200)
+    directions = language_directions(emb, langs, rank)
+    rest = project_out(emb, langs, directions)
+    np.testing.assert_allclose(np.linalg.norm(rest, axis=1), 1, atol=1e-6)
+    for lang in ("en", "yo"):
+        axes = np.linalg.svd(emb[langs == lang].astype(np.float64), full_matrices=False)[2][:rank]
+        np.testing.assert_allclose(np.abs(np.sum(axes * directions[lang], axis=1)), 1, atol=1e-5)  # up to their signs
+        own = emb[langs == lang].astype(np.float64)
+        np.testing.assert_allclose(rest[langs == lang], unit(own - own @ axes.T @ axes), atol=1e-4)
+        assert np.abs(rest[langs == lang] @ axes.T).max() < 1e-4
+
+
+def test_lir_of_rank_1_is_nearly_centring():
+    # field.md: "almost to the digit". Of vectors dominated by their mean, the first singular vector is the mean's.
+    emb, langs = like_e5(np.random.default_rng(3), 500)
+    assert 0.7 < np.mean((emb[langs == "en"] @ emb[langs == "en"].T)[np.triu_indices(500, 1)]) < 0.9
+    centred = centre(emb, langs, language_means(emb, langs))
+    lir = {rank: project_out(emb, langs, language_directions(emb, langs, rank)) for rank in (1, 5)}
+    assert np.sum(centred * lir[1], axis=1).mean() > 0.99
+    assert np.sum(centred * lir[5], axis=1).mean() < 0.97  # five directions take content, too
+    assert np.sum(centred * emb, axis=1).mean() < 0.6
+
+
+def test_names_are_taken_apart():
+    assert parse_rival("none") == Rival("none")
+    assert parse_rival("centring") == Rival("centring", rank=0)
+    assert parse_rival("lir-12") == Rival("lir-12", rank=12)
+    assert parse_rival("minus-top10") == Rival("minus-top10", merge="minus-top10")
+    assert parse_rival("centring+round-robin") == Rival("centring+round-robin", rank=0, merge="round-robin")
+    assert parse_rival("bm25-pieces") == Rival("bm25-pieces", lexical="bm25-pieces")
+    for wrong in (
+        "",
+        "+",
+        "lir",
+        "lir-0",
+        "lir-01",
+        "centring+",
+        "+z-score",
+        "z-score+centring",
+        "bm25+z-score",
+        "none+z-score",
+        "lir-1\n",
+    ):
+        with pytest.raises(InputError, match=r"unknown rival .*; use none, centring, lir-1, .*bm25.*round-robin"):
+            parse_rival(wrong)
+
+
+def test_directions_need_enough_texts():
+    emb, langs = like_e5(np.random.default_rng(4), 3)
+    with pytest.raises(InputError, match="lir-4 from 3 texts in 'en'; fit it on at least 4"):
+        language_directions(emb, langs, 4)
+    with pytest.raises(InputError, match="lir-64 on vectors of 64 dimensions; use lir-1 to lir-63"):
+        language_directions(emb, langs, 64)
+    with pytest.raises(InputError, match="row 0 equals the directions of 'en'"):
+        project_out(emb[:1], ["en"], language_directions(emb[:1], ["en"], 1))
+    with pytest.raises(InputError, match="no directions for language 'yo', only for en"):
+        project_out(emb, langs, language_directions(emb[:3], ["en"] * 3, 1))

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -165,57 +164,80 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="The folder of metrics.json and per_query.parquet.")],
     languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
     rivals: Annotated[
-        list[str] | None, typer.Option("--rival", help="Also score `centring`, into OUT/centring.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--rival",
+            help="Also score a rival that costs no training, into OUT/RIVAL; repeat for several: centring, lir-1, lir-2, ..., "
+            "round-robin, z-score, minus-top10, these also as centring+z-score, bm25, bm25-pieces.",
+        ),
+    ] = None,
+    fits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fit",
+            help="Where centring and lir-R get their means: foreign (texts of --fit-on, the default), corpus (passages from "
+            "the pool) or cross-fit (by group, from the task itself). Repeat for several; into OUT/RIVAL-FIT if not foreign.",
+        ),
     ] = None,
     fit_on: Annotated[
         list[str] | None, typer.Option(help="Tasks whose texts give the means; the first with a language counts.")
     ] = None,
     fit_texts: Annotated[int | None, typer.Option(min=1, help="Texts per language and role for the means.")] = None,
+    fit_curve: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Also fit on N texts, several samples each, into OUT/fit_curve.csv; repeat for several N.", metavar="N"
+        ),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
     trec_run: Annotated[int, typer.Option(min=0, help="Also write the top K of the multilingual pool as run.trec.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
-    from xir_lib.evaluation import RIVALS, Encoder, check_fit
-    from xir_lib.evaluation import evaluate as run_evaluation
+    from xir_lib import evaluation
+    from xir_lib.rivals import parse_rival
     from xir_lib.study import load_task
 
-    for rival in rivals or []:
-        if rival not in RIVALS:
-            raise InputError(f"unknown rival {rival!r}; use {' or '.join(RIVALS)}")
-    if "centring" in (rivals or []) and not fit_on:
-        raise InputError(
-            "centring needs texts for its means; give --fit-on with another task such as xquad-r or atlas-qa-train"
-        )
+    chosen = [parse_rival(name) for name in rivals or []]
+    curves = [rival for rival in chosen if fit_curve and rival.rank is not None and not rival.merge]
+    if fit_curve and not curves:
+        raise InputError("--fit-curve is for the rivals centring and lir-R; add --rival centring")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
     judged = load_task(task, languages)
     sources = [load_task(name) for name in fit_on or []]
-    for rival in rivals or []:
-        check_fit(judged, rival, sources)
+    runs = evaluation.plan(judged, chosen, fits or ["foreign"], sources)
+    for rival in curves:
+        evaluation.check_rival(judged, rival, "foreign", sources)
     if trec_run > judged.passages.num_rows:
         raise InputError(f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages")
-    encoder = Encoder(model, cache=cache)
-    for stale in set(RIVALS) - {"none", *(rivals or [])}:
-        shutil.rmtree(out / stale, ignore_errors=True)  # of an earlier model
-    results = []
-    for rival in ["none", *(rival for rival in rivals or [] if rival != "none")]:
-        folder = out if rival == "none" else out / rival
-        results.append(
-            run_evaluation(encoder, judged, folder, rival=rival, fit_on=sources, fit_texts=fit_texts, trec_run=trec_run)
-        )
+    encoder = evaluation.Encoder(model, cache=cache)
+    evaluation.remove_stale(out, runs)
+    results = [
+        evaluation.evaluate(encoder, judged, out / folder, **run, fit_texts=fit_texts, trec_run=trec_run)
+        for folder, run in runs.items()
+    ]
+    if curves and fit_curve:
+        names = [rival.name for rival in curves]
+        evaluation.write_fit_curves(out / "fit_curve.csv", encoder, judged, sources, fit_curve, names)
     if as_json:
         typer.echo(json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False))
         return
-    for result in results:
+    for folder, result in zip(runs, results, strict=True):
         rows = [{"setting": key, **{m: f"{v:.3f}" for m, v in value.items()}} for key, value in result["settings"].items()]
-        _show(rows, False, title=f"{model} on {result['task']}, rival {result['config']['rival']}")
-        distance = result["bias"]["rank_distance"]
+        _show(rows, False, title=f"{model} on {result['task']}, rival {folder or 'none'}")
+        bounds = ("mean", "ideal", "random", "same_language_first")
+        card = {name: entry for name, entry in result["bias"].items() if "mean" in entry}
+        if share := result["bias"].get("language_share"):
+            card |= {f"own share of the top {share['k']}": share["own"], f"entropy of the top {share['k']}": share["entropy"]}
+        rows = [
+            {"bias": name.replace("_", " "), **{key.replace("_", " "): _short(entry[key]) for key in bounds}}
+            for name, entry in card.items()
+        ]
+        if rows:
+            _show(rows, False, title="Language bias in the pool of all languages, beside its bounds")
         ceiling = ", ".join(f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items())
-        typer.echo(
-            f"rank distance {distance['mean']:.0f} (ideal {distance['ideal']:.0f}, random {distance['random']:.0f}); "
-            f"no ranking exceeds {ceiling} in the multilingual setting"
-        )
+        typer.echo(f"no ranking exceeds {ceiling} in the multilingual setting")
 
 
 @app.command()
@@ -224,12 +246,17 @@ def compare(
     dir_b: Annotated[Path, typer.Argument(help="Another, of the same task.")],
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Fixes the resamples.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two evaluations: differences A - B with 95 % intervals over groups, and Holm-adjusted p-values."""
-    from xir_lib.tables import compare_evaluations
+    """Compare two evaluations: differences A - B, 95 % intervals over groups, Holm-adjusted p, verdict (margin .01 mAP)."""
+    from xir_lib.tables import compare_evaluations, save_table
 
+    if out and out.suffix != ".csv":
+        raise InputError(f"--out {out} is no .csv; name a CSV file")
     table = compare_evaluations(dir_a, dir_b, n_resamples=resamples, seed=seed)
+    if out:
+        save_table(table, out.parent, out.stem)
     _show(json.loads(table.to_json(orient="records")), as_json, title=f"{dir_a} minus {dir_b}")
 
 
@@ -284,6 +311,10 @@ def step(
         raise InputError(f"unknown step {name!r}; use collect or report")
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
 def _show_preview(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
@@ -313,7 +344,9 @@ def _show(rows: list[dict[str, Any]], as_json: bool, title: str | None = None) -
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    table = Table(title=title, title_justify="left")
+    if title:
+        typer.echo(title)  # as a title of the table it would be folded to the table's width
+    table = Table()
     for column in rows[0]:
         table.add_column(str(column), overflow="fold")
     for row in rows:

@@ -7,26 +7,29 @@ are kept by content, so a rival on the same model, or a second task's means, cos
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from xir_lib import bias, metrics, retrieval, rivals
+from xir_lib import bias, bm25, fitting, metrics, parts, retrieval
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
+from xir_lib.rivals import Rival, is_rival, parse_rival
 from xir_lib.training import environment, write_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 log = logging.getLogger(__name__)
-RIVALS = ("none", "centring")
+TOP = 10  # first places whose languages are counted (language share)
+DRAWS = 5  # samples of the same size in a curve
 
 
 class Embeddings(NamedTuple):
@@ -101,6 +104,7 @@ def evaluate(
     out: Path,
     *,
     rival: str = "none",
+    fit: str = "foreign",
     fit_on: Sequence[RetrievalTask] = (),
     fit_texts: int | None = None,
     trec_run: int = 0,
@@ -108,79 +112,179 @@ def evaluate(
 ) -> dict[str, Any]:
     """Rank every query of `task` and write `metrics.json`, `per_query.parquet` and `group_sums.parquet` to `out`.
 
-    `rival="centring"` subtracts language means first, estimated on the texts of `fit_on`: of these tasks the
-    first that has a language gives its means, one for queries and one for passages, from at most `fit_texts` texts each
-    (the first in the order of a hash of their ids). `trec_run=k` adds the
-    top k of the multilingual pool as `run.trec`. Returns what `metrics.json` holds.
+    Args:
+        encoder: gives the vectors; BM25 takes at most its tokenizer.
+        task: what is judged.
+        out: the folder of the files.
+        rival: a name of `rivals.parse_rival`.
+        fit: where the means or directions of `centring` and `lir-R` come from, one of `fitting.FITS`.
+        fit_on: the tasks that `foreign`, and for queries `corpus`, take texts from: the first that has a language counts.
+        fit_texts: at most so many texts per language and role, the first in the order of a hash of their ids.
+        trec_run: also write the top `trec_run` of the pool of all languages as `run.trec`.
+        config: more for the result's key.
+
+    Returns what `metrics.json` holds.
     """
-    if rival not in RIVALS:
-        raise InputError(f"unknown rival {rival!r}; use {' or '.join(RIVALS)}")
-    check_fit(task, rival, fit_on)
+    chosen = parse_rival(rival)
+    check_rival(task, chosen, fit, fit_on)
     out = Path(out)
     for name in ("metrics.json", "run.trec"):
         (out / name).unlink(missing_ok=True)  # so that a break never leaves one model's numbers beside another's
-    vectors = encoder.encode_task(task)
-    if rival == "centring":
-        vectors, fitted = _centre(encoder, task, vectors, fit_on, fit_texts)
     queries = task.queries.to_pandas()
-    doc_langs = np.searchsorted(task.languages, vectors.passage_langs)
+    doc_langs = np.searchsorted(task.languages, task.passages["lang"].to_numpy(zero_copy_only=False))
     ties = retrieval.tie_order(task.passages["doc_id"].to_pylist())
-    ranks = retrieval.relevant_ranks(vectors.queries, vectors.passages, doc_langs, *_relevant(task), ties)
-    per_query = metrics.score_settings(ranks, queries, task.languages)
+    judged = fitting.relevant_rows(task)
+    vectors: list[fitting.Shifted] = []
+    fitted: dict[str, Any] | None = None
+    if not chosen.lexical:
+        vectors, fitted = _vectors(encoder, task, chosen, fit, fit_on, fit_texts)
+
+    def scored() -> Iterator[parts.Part]:
+        if chosen.lexical:
+            return parts.bm25_parts(*_tokens(encoder, task, chosen), doc_langs)
+        return parts.merged_parts(vectors, doc_langs, ties, chosen.merge) if chosen.merge else parts.plain_parts(vectors)
+
+    top = min(TOP, task.passages.num_rows)
+    apart, together = parts.ranks_of(scored(), doc_langs, *judged, ties, gains=fitting.grades(task), top=top)
+    per_query = _score(apart, together, queries, task.languages)
     result = {
         "task": task.name,
-        "model": encoder.name,
+        "model": rival if rival == "bm25" else encoder.name,
         "settings": metrics.macro(per_query),
-        "recall_ceilings": metrics.recall_ceilings(ranks, queries),
-        "bias": {
-            "rank_distance": bias.rank_distance_summary(ranks, queries),
-            "same_language_preference": bias.same_language_preference(ranks, queries, task.languages),
-        },
+        "micro": metrics.micro(per_query),
+        "recall_ceilings": metrics.recall_ceilings(together, queries),
+        "bias": bias.bias_card(together, queries, task.languages),
         "counts": {"queries": task.queries.num_rows, "passages": task.passages.num_rows, "languages": task.languages},
         "config": {
             "rival": rival,
-            "rival_fit": fitted if rival == "centring" else None,
-            "prompts": list(encoder.prompts),
-            "max_seq_length": encoder.model.max_seq_length,
-            "precision": encoder.precision,
-            "normalised": True,
-            "weights_sha256": encoder.fingerprint,
+            "rival_fit": fitted,
+            **(_merge_key(chosen) if chosen.merge else {}),
+            **(_bm25_key(encoder, chosen) if chosen.lexical else _encoder_key(encoder)),
             "environment": environment(),
             **(config or {}),
         },
     }
-    per_query = pd.concat([per_query, bias.rank_distance(ranks, queries)], ignore_index=True)
+    per_query = pd.concat([per_query, bias.rank_distance(together, queries)], ignore_index=True)
     for name, table in (("per_query", per_query), ("group_sums", metrics.group_sums(per_query))):
         with atomic_path(out / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     if trec_run:
-        write_trec_run(out / "run.trec", task, vectors, trec_run)
+        write_trec_run(out / "run.trec", task, scored(), trec_run)
     write_json(out / "metrics.json", result)  # last: its presence says that the evaluation is complete
     return result
 
 
-def check_fit(task: RetrievalTask, rival: str, fit_on: Sequence[RetrievalTask]) -> None:
-    """Refuse means that would be fitted on the queries they are scored with, or that a language would lack."""
+def fit_curve(
+    encoder: Encoder,
+    task: RetrievalTask,
+    fit_on: Sequence[RetrievalTask],
+    counts: Sequence[int],
+    *,
+    rival: str = "centring",
+    draws: int = DRAWS,
+) -> pd.DataFrame:
+    """Measure how many texts per language a foreign fit needs.
+
+    For every count, `draws` samples of so many texts per language and role are fitted and scored; the vectors are
+    computed once. A language that has fewer texts gives all of them, and a count that no language exceeds is drawn once.
+
+    Returns one row per (texts, setting, measure): rival, texts (0 for the vectors as they are), fewest (the least
+    that a language or role really gave), draws, and over the draws the mean, sd (NaN for one draw), lowest and highest
+    macro value. The spread is that of the sample of texts, not of queries or of seeds; it also falls as a count nears what
+    there is, where the samples overlap.
+    """
+    chosen = parse_rival(rival)
+    if chosen.rank is None or chosen.merge:
+        raise InputError(f"rival {rival!r} has no curve; use centring or lir-R, whose means or directions are fitted")
+    if not counts or min(counts) < 1 or draws < 1:
+        raise InputError(f"a curve needs counts of texts and draws of at least 1, got {list(counts)} and {draws}")
+    check_rival(task, chosen, "foreign", fit_on)
+    vectors = encoder.encode_task(task)
+    asking = fitting.foreign_texts(encoder, "queries", set(vectors.query_langs), fit_on)
+    answering = fitting.foreign_texts(encoder, "passages", set(vectors.passage_langs), fit_on)
+    queries = task.queries.to_pandas()
+    doc_langs = np.searchsorted(task.languages, vectors.passage_langs)
+    judged, ties = fitting.relevant_rows(task), retrieval.tie_order(task.passages["doc_id"].to_pylist())
+    everything = np.arange(len(queries))
+    largest = max(count["texts"] for texts in (asking, answering) for count in texts.counts().values())
+    rows = []
+    for count in sorted({0, *counts}):
+        for draw in range(draws if 0 < count < largest else 1):
+            shifted, fewest = fitting.Shifted(everything, vectors.queries, vectors.passages), 0
+            if count:
+                sampled = asking.sample(count, draw), answering.sample(count, draw)
+                shifted = fitting.shift(vectors, everything, *sampled, chosen.rank)
+                fewest = min(found["texts"] for texts in sampled for found in texts.counts().values())
+            both = parts.ranks_of(parts.plain_parts([shifted]), doc_langs, *judged, ties)
+            for setting, values in metrics.macro(_score(*both, queries, task.languages)).items():
+                rows += [(rival, count, fewest, setting, measure, value) for measure, value in values.items()]
+    table = pd.DataFrame(rows, columns=["rival", "texts", "fewest", "setting", "measure", "value"])
+    grouped = table.groupby(["rival", "texts", "fewest", "setting", "measure"], sort=False)["value"]
+    return grouped.agg(draws="count", mean="mean", sd="std", lowest="min", highest="max").reset_index()
+
+
+def write_fit_curves(
+    path: Path,
+    encoder: Encoder,
+    task: RetrievalTask,
+    fit_on: Sequence[RetrievalTask],
+    counts: Sequence[int],
+    rivals: Sequence[str],
+) -> None:
+    """Write the `fit_curve` of several rivals as one CSV."""
+    table = pd.concat([fit_curve(encoder, task, fit_on, counts, rival=rival) for rival in rivals], ignore_index=True)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def check_rival(task: RetrievalTask, rival: Rival, fit: str, fit_on: Sequence[RetrievalTask]) -> None:
+    """Refuse an unknown fit, and a rival that lacks texts for its fit (`fitting.check_fit`); most rivals need none."""
+    if fit not in fitting.FITS:
+        raise InputError(f"unknown fit {fit!r}; use {', '.join(fitting.FITS)}")
+    if rival.rank is not None:
+        fitting.check_fit(task, fit, fit_on)
+
+
+def result_folder(rival: str, fit: str) -> str:
+    """Return the folder of a rival inside that of the plain evaluation: its name, and the fit if that is not the primary.
+
+    >>> result_folder("centring", "foreign"), result_folder("centring+z-score", "corpus"), result_folder("bm25", "corpus")
+    ('centring', 'centring+z-score-corpus', 'bm25')
+    """
     if rival == "none":
-        return
-    known: set[str] = set()
-    for source in fit_on:
-        if (
-            source.name == task.name
-            or pc.any(pc.is_in(source.queries["query_id"], task.queries["query_id"].combine_chunks())).as_py()
-        ):
-            raise InputError(f"means for {task.name} cannot be fitted on the queries that are scored; name another task")
-        known |= set(source.languages)
-    if missing := sorted(set(task.languages) - known):
-        raise InputError(
-            f"no text for the means of {', '.join(missing)}; name a further task to fit on, atlas-qa-train perhaps"
-        )
+        return ""
+    return rival if fit == fitting.FITS[0] or parse_rival(rival).rank is None else f"{rival}-{fit}"
 
 
-def write_trec_run(path: Path, task: RetrievalTask, vectors: Embeddings, depth: int) -> None:
+def plan(
+    task: RetrievalTask, rivals: Sequence[Rival], fits: Sequence[str], sources: Sequence[RetrievalTask]
+) -> dict[str, dict[str, Any]]:
+    """Return `evaluate`'s rival, fit and fit_on per folder: the plain evaluation in "", then every rival with every fit.
+
+    Refuses what `check_rival` refuses, before anything is computed.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for rival in (Rival("none"), *rivals):
+        for fit in fits:
+            fit_on = () if fit == "cross-fit" and len(fits) > 1 else sources
+            check_rival(task, rival, fit, fit_on)
+            runs.setdefault(result_folder(rival.name, fit), {"rival": rival.name, "fit": fit, "fit_on": fit_on})
+    return runs
+
+
+def remove_stale(out: Path, keep: Collection[str]) -> None:
+    """Remove the results of rivals in `out` that are not in `keep`, and the curve: they may be of another model."""
+    (Path(out) / "fit_curve.csv").unlink(missing_ok=True)
+    for folder in [file.parent for file in Path(out).glob("*/metrics.json")]:
+        name = re.sub(f"-({'|'.join(fitting.FITS[1:])})$", "", folder.name)
+        if name != "none" and folder.name not in keep and is_rival(name):
+            shutil.rmtree(folder)
+
+
+def write_trec_run(path: Path, task: RetrievalTask, scored: Iterable[parts.Part], depth: int) -> None:
     """Write the first `depth` passages of the pool of all languages per query in TREC's six columns, atomically."""
     doc_ids, query_ids = task.passages["doc_id"].to_pylist(), task.queries["query_id"].to_pylist()
-    rows, scores = retrieval.top_k(vectors.queries, vectors.passages, doc_ids, depth)
+    rows, scores = parts.top_of(scored, len(query_ids), doc_ids, depth)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query_id, row, score in zip(query_ids, rows, scores, strict=True):
             file.writelines(
@@ -189,56 +293,63 @@ def write_trec_run(path: Path, task: RetrievalTask, vectors: Embeddings, depth: 
             )
 
 
-def _relevant(task: RetrievalTask) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of query and passage of every positive judgement."""
-    positive = task.qrels.filter(pc.greater(task.qrels["relevance"], 0))
-    query = pc.index_in(positive["query_id"], task.queries["query_id"].combine_chunks())
-    doc = pc.index_in(positive["doc_id"], task.passages["doc_id"].combine_chunks())
-    return query.to_numpy().astype(np.int64), doc.to_numpy().astype(np.int64)
+def _vectors(
+    encoder: Encoder, task: RetrievalTask, rival: Rival, fit: str, fit_on: Sequence[RetrievalTask], fit_texts: int | None
+) -> tuple[list[fitting.Shifted], dict[str, Any] | None]:
+    """Return the vectors to rank by, and what was fitted on, None if nothing was."""
+    vectors = encoder.encode_task(task)
+    if rival.rank is None:
+        return [fitting.Shifted(np.arange(len(vectors.queries)), vectors.queries, vectors.passages)], None
+    return fitting.remove_language(encoder, task, vectors, rival.rank, fit, fit_on, fit_texts)
 
 
-def _centre(
-    encoder: Encoder, task: RetrievalTask, vectors: Embeddings, fit_on: Sequence[RetrievalTask], fit_texts: int | None
-) -> tuple[Embeddings, dict[str, Any]]:
-    """Centre queries and passages by language; return also which task gave each language's means, from how many texts."""
-    query_means: dict[str, np.ndarray] = {}
-    doc_means: dict[str, np.ndarray] = {}
-    fitted: dict[str, Any] = {}
-    for source in fit_on:
-        wanted = sorted((set(task.languages) - set(fitted)) & set(source.languages))
-        if not wanted:
-            continue
-        counts = {}
-        for means, table, key, prompt in (
-            (query_means, source.queries, "query_id", encoder.prompts[0]),
-            (doc_means, source.passages, "doc_id", encoder.prompts[1]),
-        ):
-            sample = _sample(table, key, wanted, fit_texts)
-            langs = sample["lang"].to_numpy(zero_copy_only=False)
-            means.update(rivals.language_means(encoder.encode_table(sample, prompt, f"{source.name} {key[:-3]}"), langs))
-            counts[key] = dict(zip(*np.unique(langs, return_counts=True), strict=True))
-        for lang in wanted:
-            fitted[lang] = {
-                "task": source.name,
-                "queries": int(counts["query_id"].get(lang, 0)),
-                "passages": int(counts["doc_id"].get(lang, 0)),
-            }
-    centred = vectors._replace(
-        queries=rivals.centre(vectors.queries, vectors.query_langs, query_means),
-        passages=rivals.centre(vectors.passages, vectors.passage_langs, doc_means),
+def _tokens(encoder: Encoder, task: RetrievalTask, rival: Rival) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the tokens of the queries and of the passages."""
+    queries, passages = task.queries["text"].to_pylist(), task.passages["text"].to_pylist()
+    if rival.lexical == "bm25-pieces":
+        return bm25.pieces(encoder.model, queries), bm25.pieces(encoder.model, passages)
+    return [bm25.words(text) for text in queries], [bm25.words(text) for text in passages]
+
+
+def _score(
+    apart: retrieval.RelevantRanks, together: retrieval.RelevantRanks, queries: pd.DataFrame, languages: list[str]
+) -> pd.DataFrame:
+    """Return `metrics.score_settings`, the multilingual setting by the one ranks and the others by the other."""
+    per_query = metrics.score_settings(together, queries, languages, metrics.MEASURES)
+    if apart is together:
+        return per_query
+    alone = metrics.score_settings(apart, queries, languages, metrics.MEASURES)
+    multilingual = metrics.SETTINGS[-1]
+    return pd.concat(
+        [alone[alone["setting"] != multilingual], per_query[per_query["setting"] == multilingual]], ignore_index=True
     )
-    return centred, fitted
 
 
-def _sample(table: pa.Table, key: str, languages: Sequence[str], limit: int | None) -> pa.Table:
-    """Keep the rows of these languages, at most `limit` of each: those whose ids have the smallest hashes, in table order."""
-    table = table.filter(pc.is_in(table["lang"], pa.array(languages, pa.string())))
-    if limit is None:
-        return table
-    langs = table["lang"].to_numpy(zero_copy_only=False)
-    digests = np.array([hashlib.sha256(value.encode()).hexdigest() for value in table[key].to_pylist()])
-    chosen = [np.flatnonzero(langs == lang)[np.argsort(digests[langs == lang])[:limit]] for lang in languages]
-    return table.take(np.sort(np.concatenate(chosen)))
+def _merge_key(rival: Rival) -> dict[str, Any]:
+    return {
+        "merge": {
+            "method": rival.merge,
+            "changes": "the multilingual setting alone; pools of one language keep their ranking",
+            "note": "one relevant passage per language favours round-robin",
+        }
+    }
+
+
+def _bm25_key(encoder: Encoder, rival: Rival) -> dict[str, Any]:
+    key = {"k1": bm25.K1, "b": bm25.B, "variant": bm25.VARIANT, "statistics": "of each pool"}
+    if rival.lexical == "bm25-pieces":
+        return {"bm25": {**key, "tokens": "the model's pieces"}, "weights_sha256": encoder.fingerprint}
+    return {"bm25": {**key, "tokens": "words"}}
+
+
+def _encoder_key(encoder: Encoder) -> dict[str, Any]:
+    return {
+        "prompts": list(encoder.prompts),
+        "max_seq_length": encoder.model.max_seq_length,
+        "precision": encoder.precision,
+        "normalised": True,
+        "weights_sha256": encoder.fingerprint,
+    }
 
 
 def _fingerprint(model: "SentenceTransformer") -> str:
@@ -252,7 +363,7 @@ def _fingerprint(model: "SentenceTransformer") -> str:
         digest.update(f"{type(module).__name__} {sorted(config.items())}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # no copy of the table
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
     digest.update(tokenizer.to_str().encode() if tokenizer else repr(model.tokenizer).encode())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ The module reads each text once, for a 64-bit fingerprint. It knows no strategy,
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from xxhash import xxh3_64_intdigest
 
 from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
@@ -61,7 +63,7 @@ class PairIndex:
             raise InputError(f"negatives must be at least 0, got {negatives}")
         if negatives and "negatives" not in table.column_names:
             raise InputError(f"negatives is {negatives}, but the pair table has no column negatives; add it or set 0")
-        ids = pc.index_in(table["pair_id"], table["pair_id"].unique()).to_numpy()
+        ids = pc.dictionary_encode(table["pair_id"]).unify_dictionaries().combine_chunks().indices.to_numpy()
         lang = pc.index_in(table["lang"], pa.array(languages, pa.string())).to_numpy()
         shape = (int(ids.max(initial=-1)) + 1, len(languages))
         row, passage = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
@@ -92,8 +94,8 @@ class PairIndex:
 
         Two ids clash if they share a passage, or if a negative of one is a passage of the other.
         """
-        suspects = np.flatnonzero(self.shares[ids])
-        if not len(suspects):
+        (suspects,) = self.shares[ids].nonzero()
+        if len(suspects) < 2:
             return ids
         codes = self.passage[ids[suspects]]  # (suspects, languages)
         if self.negative.shape[2]:
@@ -136,6 +138,8 @@ def _passage_codes(table: pa.Table, lang: Ints, present: Mask, texts: Bits, nega
     """
     text = pd.factorize(np.concatenate([texts, negative_texts.ravel()]))[0].astype(np.int32)
     passage, negative = text[: len(texts)], text[len(texts) :].reshape(negative_texts.shape)
+    if table["passage_id"].null_count == len(table):
+        return passage, negative
     named = _fingerprints(table["passage_id"])[present] + lang[present].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     name = pd.factorize(np.where(table["passage_id"].is_valid().to_numpy()[present], named, passage.astype(np.uint64)))[0]
     text_of = np.empty(int(name.max(initial=-1)) + 1, text.dtype)
@@ -151,9 +155,15 @@ def _passage_codes(table: pa.Table, lang: Ints, present: Mask, texts: Bits, nega
 def _fingerprints(column: pa.ChunkedArray) -> Bits:
     """Return a 64-bit hash of each text (of the empty text for a null), stable across processes."""
     result = np.empty(len(column), np.uint64)
-    for start in range(0, len(column), _BLOCK):
-        block = pc.fill_null(column.slice(start, _BLOCK), "").to_numpy()
-        result[start : start + _BLOCK] = pd.util.hash_array(np.asarray(block, object), categorize=False)
+    done = 0
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), _BLOCK):
+            block = pc.fill_null(chunk.slice(start, _BLOCK), "")
+            _, ends, texts = block.buffers()  # bytes out of Arrow's own memory: no Python string is made
+            ends = np.frombuffer(ends, np.int32)[block.offset : block.offset + len(block) + 1].tolist()
+            texts = memoryview(texts or b"")
+            result[done : done + len(block)] = [xxh3_64_intdigest(texts[a:b]) for a, b in pairwise(ends)]
+            done += len(block)
     return result
 
 

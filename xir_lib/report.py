@@ -38,12 +38,14 @@ def findings(results: Results) -> list[str]:
     for evaluation in results.study.evaluations:
         table = main_table(results, evaluation.task).set_index(["strategy", "free fix"])["multilingual mAP"]
         parts = [f"{table['none', 'none']:.3f} off the shelf"]
-        if ("none", "centring") in table:
-            parts.append(f"{table['none', 'centring']:.3f} with mean centring, which needs no training")
+        free = [rival for rival in results.study.rivals if rival != "none"]
+        if free:
+            fixed = ", ".join(f"{table['none', rival]:.3f} with {rival}" for rival in free)
+            parts.append(f"without any training {fixed}")
         trained = table[[name for name in table.index if name[0] in results.study.strategies and name[1] == "none"]]
         parts.append(f"{trained.min():.3f} to {trained.max():.3f} after training")
-        if ("none", "centring") in table:
-            both = table[[name for name in table.index if name[0] in results.study.strategies and name[1] == "centring"]]
+        if free:
+            both = table[[name for name in table.index if name[0] in results.study.strategies and name[1] != "none"]]
             parts.append(f"{both.min():.3f} to {both.max():.3f} with both")
         sentences.append(f"Multilingual mAP on {evaluation.task}: {'; '.join(parts)}.")
     return sentences

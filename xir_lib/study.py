@@ -22,6 +22,7 @@ from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path, require
+from xir_lib.rivals import parse_rival
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.train_settings import pivot_of
 from xir_lib.training import TrainSettings, make_sampler, parse_strategy, write_json
@@ -85,7 +86,7 @@ class Mixture(_Strict):
 
 
 class Evaluation(_Strict):
-    """One task, and where the means of the centring rival come from."""
+    """One task, and where the means of rivals such as centring come from."""
 
     task: str
     languages: list[str] | None = None
@@ -110,7 +111,7 @@ class Study(_Strict):
     seeds: list[int] = Field(min_length=1)
     train: dict[str, Any] = Field(description="the remaining TrainSettings, the same for every strategy")
     evaluations: list[Evaluation] = Field(min_length=1)
-    rivals: list[Literal["none", "centring"]] = ["none", "centring"]
+    rivals: list[str] = Field(["none", "centring"], description="what `xir evaluate --rival` takes; fits are foreign")
     untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
     resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
     report_seed: int = 0
@@ -132,8 +133,8 @@ class Study(_Strict):
         if "none" not in self.rivals:
             raise InputError("rivals lacks none; the plain evaluation is always made")
         for evaluation in self.evaluations:
-            if "centring" in self.rivals and not evaluation.fit_on:
-                raise InputError(f"centring on {evaluation.task} needs fit_on, other tasks whose texts give the means")
+            if (fitted := [r for r in self.rivals if parse_rival(r).rank is not None]) and not evaluation.fit_on:
+                raise InputError(f"{fitted[0]} on {evaluation.task} needs fit_on, other tasks whose texts give the means")
             if wrong := [name for name in evaluation.fit_on if name not in TASKS or name == evaluation.task]:
                 raise InputError(f"fit_on of {evaluation.task} holds {wrong[0]!r}; use another one of {', '.join(TASKS)}")
         return self

@@ -115,11 +115,12 @@ def primary_family(results: Results) -> pd.DataFrame:
 
 
 def against_none(results: Results) -> pd.DataFrame:
-    """Compare every trained strategy, and the free fix, with the off-the-shelf encoder; exploratory, p unadjusted."""
-    pairs = [(strategy, "none", "none", "none") for strategy in results.study.strategies]
-    if "centring" in results.study.rivals:
-        pairs += [("none", "centring", "none", "none")]
-        pairs += [(strategy, "centring", "none", "centring") for strategy in results.study.strategies]
+    """Compare every trained strategy, and every free fix, with the off-the-shelf encoder; exploratory, p unadjusted."""
+    strategies = results.study.strategies
+    pairs = [(strategy, "none", "none", "none") for strategy in strategies]
+    for rival in results.study.rivals:
+        if rival != "none":
+            pairs += [("none", rival, "none", "none"), *((strategy, rival, "none", rival) for strategy in strategies)]
     return comparisons(results, pairs)
 
 

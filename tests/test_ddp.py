@@ -1,0 +1,70 @@
+"""Two gloo processes on the CPU: each trains on its own part of the sampler's batches, also after a resume.
+
+The file is its own launch script. torchrun runs it once in two processes, through every scenario, since the imports take
+most of the time; the tests compare what reached the two losses with the sampler's plan.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from test_dropin import BATCH_SIZE, Batch, fit, planned
+from test_encoders import build_tiny
+
+RANKS = (0, 1)
+SAVED = 6  # 9 batches are 4 steps of two processes, so this is 2 steps into epoch 1
+
+
+def worker(folder: Path) -> None:
+    """Train in every scenario; write what this process saw."""
+    encoder, seen = str(folder / "tiny"), {}
+    shared: dict[str, Any] = {"ddp_backend": "gloo"}
+    saving = {"save_strategy": "steps", "save_steps": SAVED}
+    seen["whole"] = fit(encoder, folder / "whole", MultipleNegativesRankingLoss, **shared, **saving)
+    checkpoint = folder / "whole" / f"checkpoint-{SAVED}"
+    seen["resumed"] = fit(encoder, folder / "resumed", MultipleNegativesRankingLoss, resume=checkpoint, **shared)
+    split = {"accelerator_config": {"split_batches": True}}
+    seen["split"] = fit(encoder, folder / "split", MultipleNegativesRankingLoss, **shared, **split)
+    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(seen), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Batch]]]:
+    """Launch the two processes; return what each saw, by scenario."""
+    folder = tmp_path_factory.mktemp("ddp")
+    build_tiny(folder)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(RANKS)), __file__, str(folder)]
+    one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, *launch], env=os.environ | one_thread, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    texts = [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in RANKS]
+    return [{name: [[tuple(pair) for pair in batch] for batch in run] for name, run in of_rank.items()} for of_rank in texts]
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_process_gets_every_other_batch_of_the_plan(seen: list[dict[str, list[Batch]]], rank: int) -> None:
+    # batches 0, 2, 4, 6 go to rank 0 and 1, 3, 5, 7 to rank 1; the ninth has no partner and is dropped
+    first, second = (epoch[rank:8:2] for epoch in planned())
+    assert seen[rank]["whole"] == first + second
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_resuming_within_epoch_1_goes_on_in_epoch_1(seen: list[dict[str, list[Batch]]], rank: int) -> None:
+    assert seen[rank]["resumed"] == planned()[1][4 + rank : 8 : 2]
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_split_batches_gives_a_process_its_half_of_every_batch(seen: list[dict[str, list[Batch]]], rank: int) -> None:
+    half = BATCH_SIZE // 2
+    assert seen[rank]["split"] == [batch[rank * half : (rank + 1) * half] for epoch in planned() for batch in epoch]
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[1]))
