@@ -31,14 +31,21 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(params: Path, build: Path) -> subprocess.Popen[str]:
+def start(params: Path, build: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "xir_lib", "study", "--params", str(params), "--build", str(build)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    # To a file: orphans of a killed start go on writing, and a pipe that nobody reads would stop them.
+    with log_of(build).open("w") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def log_of(build: Path) -> Path:
+    return build.parent / f"{build.name}.log"
 
 
 def finish(params: Path, build: Path) -> str:
     process = start(params, build)
-    output, _ = process.communicate(timeout=540)
+    process.wait(timeout=540)
+    output = log_of(build).read_text()
     assert process.returncode == 0, output[-3000:]
     return output
 
@@ -100,11 +107,11 @@ def test_from_data_to_report_and_the_same_after_a_kill(params: Path, tmp_path: P
     assert stamps != {path: path.stat().st_mtime_ns for path in stamps}
 
 
-def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
     for _ in range(1200):
         if condition():
             return
-        assert process.poll() is None, process.stdout and process.stdout.read()[-3000:]
+        assert process.poll() is None, f"it ended with exit code {process.returncode} before the step came"
         time.sleep(0.1)
     raise AssertionError("the step did not come")
 
