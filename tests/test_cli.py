@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from test_study import hub_xlm_roberta
 from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.cli import main
+from xir_lib.corpora.records import PARAGRAPH
 from xir_lib.paths import REPO
 
 DEMO = str(REPO / "params" / "demo.yaml")
@@ -100,6 +102,32 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             assert row["low"] <= row["difference"] <= row["high"]
     assert xir(monkeypatch, *common, "--out", tmp_path / "out2") == 0
     assert "rank distance" in capsys.readouterr().out
+
+
+def test_compare_adds_the_interval_over_paragraphs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # oracle: the same scores with the paragraphs as groups
+    model = build_tiny(tmp_path / "encoder")
+    task = toy_task()
+    ids = task.queries["pair_id"]
+    finer = replace(task, queries=task.queries.append_column(PARAGRAPH, ids))
+    coarse = task.queries.schema.get_field_index("group")
+    flat = replace(task, queries=task.queries.set_column(coarse, "group", ids))
+    tables = {}
+    for name, one in (("finer", finer), ("flat", flat)):
+        one.save(tmp_path / name)
+        out = tmp_path / f"{name}-out"
+        evaluate = ["evaluate", "--model", model, "--task", tmp_path / name, "--rival", "round-robin", "--out", out]
+        assert xir(monkeypatch, *evaluate) == 0
+        capsys.readouterr()
+        assert xir(monkeypatch, "compare", out / "round-robin", out, "--json", "--resamples", 200) == 0
+        tables[name] = {(row["setting"], row["measure"]): row for row in json.loads(capsys.readouterr().out)}
+    for key, row in tables["finer"].items():
+        assert (row["paragraph_low"], row["paragraph_high"]) == (tables["flat"][key]["low"], tables["flat"][key]["high"])
+    row = tables["finer"]["multilingual", "mAP"]
+    assert (row["low"], row["high"]) != (row["paragraph_low"], row["paragraph_high"])
+    assert "paragraph_low" not in tables["flat"]["multilingual", "mAP"]
 
 
 def test_training_on_own_pairs_in_one_command(

@@ -28,6 +28,7 @@ CANDIDATES = {
 }  # fmt: skip
 VERSIONS = {"xquad-r": {11: 1190}, "mlqa-r": {4: 820, 3: 263, 2: 65}}  # relevant sentences: number of ids
 POOL = {"xquad-r": 13_014, "mlqa-r": 20_534}
+PARAGRAPHS = {"xquad-r": 240, "mlqa-r": 933}  # field.md for XQuAD-R; both by a union-find over (question, file, paragraph)
 ARTICLES = {"xquad-r": 48, "mlqa-r": 520}  # field.md for XQuAD-R; MLQA-R: the articles of en.json, which has every id
 
 
@@ -409,3 +410,10 @@ def test_no_paragraph_of_the_training_data_is_in_the_test_data(real: Path) -> No
     ]
     assert len(paragraphs) == 11 * 240 + 3646  # 439 ar + 456 de + 978 en + 454 es + 425 hi + 451 vi + 443 zh
     assert not training & set(paragraphs)
+
+
+@pytest.mark.parametrize("name", PARAGRAPHS)
+def test_paragraphs_lie_within_articles(real: Path, name: str) -> None:
+    queries = lareqa.load_task(name, folder=real / name).queries
+    units = {(row["group"], row["paragraph"]) for row in queries.select(["group", "paragraph"]).to_pylist()}
+    assert len(units) == len({paragraph for _, paragraph in units}) == PARAGRAPHS[name]

@@ -124,7 +124,7 @@ def score_settings(
 
     Returns:
         One row per (query, pool, measure): query_id, pair_id, group, query_lang, setting, pool (a language or
-        `all`), measure, all categorical, and value (float64).
+        `all`), measure, all categorical, and value (float64); with `queries`, `paragraph` (categorical).
     """
     if len(languages) != len(ranks.pool_sizes):
         raise InputError(f"{len(languages)} language names for {len(ranks.pool_sizes)} pools; name each code once")
@@ -160,6 +160,8 @@ def per_query_frame(queries: pd.DataFrame, n_queries: int, parts: Sequence[Part]
         "measure": pd.Categorical(measures, categories=list(dict.fromkeys(measures))).repeat(lengths),
         "value": np.concatenate(values).astype(np.float64),
     }
+    if "paragraph" in queries:
+        columns["paragraph"] = pd.Categorical(queries["paragraph"]).take(row)
     return pd.DataFrame(columns)
 
 

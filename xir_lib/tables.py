@@ -267,22 +267,28 @@ def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int
     """Compare two output folders of `xir evaluate` in every setting; the rows are one family (Holm).
 
     Besides `comparison_table`: `design_effect`, by how much the variance grows because the questions of a group are not
-    independent (a question with all its translations counts as one).
+    independent (a question with all its translations counts as one), and for a task that names paragraphs the interval over
+    them, `paragraph_low` and `paragraph_high`: a sensitivity check, too narrow where paragraphs of a group are alike.
     """
     folders = [Path(dir_a), Path(dir_b)]
     sums = [pd.read_parquet(require(d / "group_sums.parquet", "name a folder that xir evaluate wrote")) for d in folders]
-    single = [_by_question(pd.read_parquet(require(d / "per_query.parquet", "evaluate again"))) for d in folders]
-    keys, found, effects = [], [], []
+    per_query = [pd.read_parquet(require(d / "per_query.parquet", "evaluate again")) for d in folders]
+    single = [_sums_by(table, "pair_id") for table in per_query]
+    finer = [_sums_by(table, "paragraph") for table in per_query if "paragraph" in table]
+    keys, found, effects, intervals = [], [], [], []
     for setting, measure in COMPARED:
         keys.append({"setting": setting, "measure": measure})
         found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed))
         alone = compare(*single, setting=setting, measure=measure, n_resamples=min(n_resamples, 1000), seed=seed)
         effects.append(design_effect(found[-1], alone))
+        if len(finer) == 2:
+            check = compare(*finer, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
+            intervals.append({"paragraph_low": check.low, "paragraph_high": check.high})
     table = comparison_table(keys, found, family=True).drop(columns="seeds")
-    return table.assign(design_effect=effects)
+    return table.assign(design_effect=effects).join(pd.DataFrame(intervals))
 
 
-def _by_question(per_query: pd.DataFrame) -> pd.DataFrame:
-    """Return the sums with every question as a group of its own."""
+def _sums_by(per_query: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Return the sums with another column, question or paragraph, in the place of the group."""
     wanted = per_query[per_query["measure"].isin({measure for _, measure in COMPARED})]
-    return metrics.group_sums(wanted.assign(group=wanted["pair_id"]))
+    return metrics.group_sums(wanted.assign(group=wanted[unit]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from xir_lib.corpora import squad
-from xir_lib.corpora.records import PAIR_SCHEMA, PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
+from xir_lib.corpora.records import PAIR_SCHEMA, PARAGRAPH, PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
 from xir_lib.corpora.splits import components
 from xir_lib.errors import InputError
 from xir_lib.paths import data_dir
@@ -33,6 +33,7 @@ def load_task(name: str, languages: Sequence[str] | None = None, folder: Path | 
 
     `group` is the article: the connected component of ids that share an article in any language, since the
     articles of MLQA-R carry no common name. There are 48 and 520, and no component holds two articles of a language.
+    `paragraph` is the same of paragraphs.
     """
     passages, answered = _read(name, languages, folder)
     docs_of: dict[str, list[str]] = {}
@@ -48,8 +49,9 @@ def load_task(name: str, languages: Sequence[str] | None = None, folder: Path | 
                 "lang": [row["lang"] for row in answered],
                 "text": [row["query"] for row in answered],
                 "group": [row["group"] for row in answered],
+                "paragraph": [row["paragraph"] for row in answered],
             },
-            schema=QUERY_SCHEMA,
+            schema=QUERY_SCHEMA.append(PARAGRAPH),
         ),
         passages=pa.Table.from_pylist(passages, schema=PASSAGE_SCHEMA),
         qrels=pa.table(
@@ -69,7 +71,7 @@ def load_pairs(name: str, languages: Sequence[str] | None = None, folder: Path |
     `passage_id` is the sentence's `doc_id`, so ids that one sentence answers in a language share it there.
     """
     _, answered = _read(name, languages, folder)
-    return PairTable(pa.Table.from_pylist(answered, schema=PAIR_SCHEMA))
+    return PairTable(pa.Table.from_pylist(answered, schema=PAIR_SCHEMA))  # `paragraph` stays out
 
 
 def _read(name: str, languages: Sequence[str] | None, folder: Path | None) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -92,12 +94,14 @@ def _read(name: str, languages: Sequence[str] | None, folder: Path | None) -> tu
     answered: list[dict[str, str]] = []
     ids: list[str] = []
     articles: list[str] = []
+    paragraphs: list[str] = []
     for lang in there:
         for paragraph in squad.read(folder / f"{lang}.json", sentences=True):
             place = f"{paragraph.article:03d}-{paragraph.number:02d}"
             doc_ids = [f"{place}-{position:02d}-{lang}" for position in range(len(paragraph.sentences))]
             ids += [question.pair_id for question in paragraph.questions]
             articles += [f"{paragraph.article}-{lang}"] * len(paragraph.questions)
+            paragraphs += [f"{place}-{lang}"] * len(paragraph.questions)
             if lang not in wanted:
                 continue
             passages += [
@@ -115,9 +119,9 @@ def _read(name: str, languages: Sequence[str] | None, folder: Path | None) -> tu
                 for question in paragraph.questions
                 if question.sentence is not None
             ]
-    group_of = components(ids, articles)
+    group_of, paragraph_of = components(ids, articles), components(ids, paragraphs)
     for row in answered:
-        row["group"] = group_of[row["pair_id"]]
+        row |= {"group": group_of[row["pair_id"]], "paragraph": paragraph_of[row["pair_id"]]}
     return passages, answered
 
 

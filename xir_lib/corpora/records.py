@@ -28,6 +28,7 @@ NEGATIVES = pa.field("negatives", pa.list_(pa.string()))  # optional: texts in t
 QUERY_SCHEMA = pa.schema(
     [("query_id", pa.string()), ("pair_id", pa.string()), ("lang", pa.string()), ("text", pa.string()), ("group", pa.string())]
 )
+PARAGRAPH = pa.field("paragraph", pa.string())  # optional: a finer unit inside the group, for sensitivity checks
 PASSAGE_SCHEMA = pa.schema([("doc_id", pa.string()), ("lang", pa.string()), ("text", pa.string())])
 QREL_SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int8())])
 
@@ -101,8 +102,9 @@ class RetrievalTask:
     qrels: pa.Table
 
     def __post_init__(self) -> None:
+        finer = PARAGRAPH.name in self.queries.column_names
         for table, schema, what in (
-            (self.queries, QUERY_SCHEMA, "queries"),
+            (self.queries, QUERY_SCHEMA.append(PARAGRAPH) if finer else QUERY_SCHEMA, "queries"),
             (self.passages, PASSAGE_SCHEMA, "passages"),
             (self.qrels, QREL_SCHEMA, "qrels"),
         ):
@@ -175,9 +177,11 @@ def _refuse_duplicates(table: pa.Table, keys: list[str], what: str) -> None:
 
 
 def _refuse_empty(table: pa.Table, column: str, key: str, what: str) -> None:
-    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table[column])), 0)
-    if pc.any(empty).as_py():
-        raise InputError(f"{what}: empty {column} for {key} {table.filter(empty)[key][0].as_py()!r}; drop it or give a text")
+    for block in table.select([column, key]).to_batches(max_chunksize=1 << 16):  # trimming copies the texts
+        empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(block[column])), 0)
+        if pc.any(empty).as_py():
+            bad = block.filter(empty)[key][0].as_py()
+            raise InputError(f"{what}: empty {column} for {key} {bad!r}; drop it or give a text")
 
 
 def _refuse_bad_negatives(table: pa.Table) -> None:
