@@ -26,7 +26,7 @@ study: $(VENV)/.installed  ## run a profile from data to report: make study [PRO
 	$(BIN)/xir study --params params/$(PROFILE).yaml --jobs $(JOBS)
 
 test: lint  ## lint, type check, pytest, and nbval on the committed notebooks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks
 
 lint: $(VENV)/.installed  ## ruff, ruff format, mypy
