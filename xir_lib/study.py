@@ -17,17 +17,29 @@ import pyarrow.compute as pc
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from xir_lib.bias import RANK_DISTANCE
 from xir_lib.corpora import lareqa, mlqa
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
+from xir_lib.metrics import SETTINGS
 from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival
+from xir_lib.run_record import write_json
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
-from xir_lib.train_settings import pivot_of
-from xir_lib.training import TrainSettings, make_sampler, parse_strategy, write_json
+from xir_lib.train_settings import TrainSettings, make_sampler, parse_strategy, pivot_of
 
 log = logging.getLogger(__name__)
+
+PRINTED = pd.DataFrame(  # the measures of the paper's tables
+    [
+        *((setting, "mAP") for setting in SETTINGS),
+        *((setting, "R@1") for setting in SETTINGS[:2]),
+        (SETTINGS[2], "R@10"),
+        (SETTINGS[2], RANK_DISTANCE),
+    ],
+    columns=["setting", "measure"],
+)
 
 TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train")
 
@@ -235,8 +247,9 @@ def load_own(path: Path, lang: str | None = None) -> tuple[PairTable, PairTable 
     from xir_lib.corpora.pairs import load_pairs
 
     pairs = load_pairs(path, lang=lang)
+    grouped = _grouped_by_passage(pairs)
     try:
-        train, held_out = split_by_group(_grouped_by_passage(pairs), 0.1, 0)
+        train, held_out = split_by_group(grouped, 0.1, 0)
         held_out = held_out.select(languages=[name for name in held_out.languages if name in train.languages])
         index = PairIndex.from_table(held_out)
         for strategy in (Strategy.X_X_MONO, Strategy.X_Y)[: len(index.languages)]:  # as in `held_out.held_out_loss`
@@ -359,7 +372,10 @@ def evaluation_folders(study: Study, build: Path) -> dict[tuple[str, str, str], 
 
 
 def collect(study: Study, build: Path, out: Path) -> None:
-    """Gather the results of all runs into `study.json`, `runs.json`, `evaluations.json` and `group_sums.parquet`."""
+    """Gather the results of all runs into `study.json`, `runs.json`, `evaluations.json` and `group_sums.parquet`.
+
+    Of the sums per group only what tables and figures are made of is kept (`PRINTED`): the files are committed.
+    """
     build, out = Path(build), Path(out)
     evaluations, sums = [], []
     for (run, task, rival), folder in evaluation_folders(study, build).items():
@@ -367,7 +383,8 @@ def collect(study: Study, build: Path, out: Path) -> None:
         key = {"run": run, "strategy": run.rsplit("-s", 1)[0], "task": task, "rival": rival}
         found = json.loads(metrics.read_text(encoding="utf-8"))
         evaluations.append({**key, **found, "model": study.encoder if run == "none" else run})  # no path of this machine
-        sums.append(pd.read_parquet(folder / "group_sums.parquet").assign(**key))
+        found_sums = pd.read_parquet(folder / "group_sums.parquet").merge(PRINTED, on=["setting", "measure"])
+        sums.append(found_sums.assign(**key))
     trained = [build / "models" / run / "run.json" for run in study.runs if run not in ("none", "untrained")]
     table = pd.concat(sums, ignore_index=True)
     for column in table.columns.difference(["n", "total"]):
@@ -379,7 +396,7 @@ def collect(study: Study, build: Path, out: Path) -> None:
         write_json(temporary / "study.json", study.model_dump())
         write_json(temporary / "runs.json", [json.loads(path.read_text(encoding="utf-8")) for path in trained])
         write_json(temporary / "evaluations.json", evaluations)
-        table.astype({"n": "int32"}).to_parquet(temporary / "group_sums.parquet", index=False, compression="zstd")
+        table.astype({"n": "int32"}).to_parquet(temporary / "group_sums.parquet", index=False, compression="brotli")
 
 
 def load_results(folder: Path) -> Results:
