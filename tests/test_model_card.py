@@ -15,7 +15,8 @@ from toy import IDS, toy_pairs
 
 from xir_lib.model_card import DEFINITIONS, hub_name, model_card, strategy_definition
 from xir_lib.samplers import Strategy
-from xir_lib.training import TrainSettings, train
+from xir_lib.train_settings import TrainSettings
+from xir_lib.training import train
 
 SETTINGS = TrainSettings(
     strategy="hybrid-0.25", seed=1, steps=30, batch_size=8, learning_rate=3e-3, temperature=0.1, max_seq_length=16

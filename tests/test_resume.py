@@ -26,7 +26,8 @@ from toy import IDS, toy_pairs
 
 from xir_lib.checkpoints import open_checkpoints
 from xir_lib.errors import InputError
-from xir_lib.training import EarlyStopping, TrainSettings, train
+from xir_lib.train_settings import EarlyStopping, TrainSettings
+from xir_lib.training import train
 
 STEPS, EVERY = 24, 4  # five checkpoints, after steps 4 to 20
 SETTINGS = TrainSettings(

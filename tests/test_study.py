@@ -29,7 +29,7 @@ from xir_lib import claims, report, tables, training
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.study import Mixture, Results, Study, load_own, load_results, load_study, load_training, own_settings, preview
-from xir_lib.training import TrainSettings
+from xir_lib.train_settings import TrainSettings
 
 LANGS = ("en", "sw", "yo")
 POOLS = {"monolingual": [(lang, lang) for lang in LANGS], "multilingual": [(lang, "all") for lang in LANGS]}

@@ -19,11 +19,12 @@ from xir_lib import trainer
 from xir_lib.corpora.records import PairTable
 from xir_lib.encoders import encode, open_encoder
 from xir_lib.errors import InputError
-from xir_lib.held_out import held_out_ranking
+from xir_lib.held_out import held_out_loss, held_out_ranking
+from xir_lib.run_record import table_digest
 from xir_lib.samplers import PairIndex, Strategy
 from xir_lib.study import explain
-from xir_lib.train_settings import pivot_of
-from xir_lib.training import EarlyStopping, TrainSettings, make_sampler, parse_strategy, table_digest, train
+from xir_lib.train_settings import EarlyStopping, TrainSettings, make_sampler, parse_strategy, pivot_of
+from xir_lib.training import train
 
 SETTINGS: dict[str, Any] = {
     "strategy": "hybrid-0.5",
@@ -61,8 +62,6 @@ def test_it_learns(trained: tuple[Path, dict[str, Any]]) -> None:
 
 def test_the_held_out_loss_starts_near_the_log_of_the_batch(encoder: str, trained: tuple[Path, dict[str, Any]]) -> None:
     # Eight rows of random vectors at a high temperature are equally likely: ln 8 = 2.08.
-    from xir_lib.training import held_out_loss
-
     hot = TrainSettings(**SETTINGS | {"temperature": 1000.0})
     losses = held_out_loss(open_encoder(encoder), toy_pairs(IDS[:8]), hot, ("", ""))
     assert losses == pytest.approx({"x-x-mono": np.log(8), "x-y": np.log(8)}, abs=1e-2)

@@ -22,7 +22,7 @@ from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 from xir_lib.rivals import Rival, is_rival, parse_rival
-from xir_lib.training import environment, write_json
+from xir_lib.run_record import environment, write_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -19,7 +19,7 @@ from xir_lib.train_settings import TrainSettings
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-RANKED_IDS, RANKED_ROWS = 100, 160  # (id, language) rows: with 8 languages 20 ids, 4 s on one core with multilingual-e5-small
+RANKED_IDS, RANKED_ROWS = 100, 160  # (id, language) rows: with 8 languages 20 ids
 
 
 def held_out_loss(
@@ -52,7 +52,7 @@ def held_out_loss(
 def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tuple[str, str]) -> dict[str, Any]:
     """Rank the held-out queries in the pool of all held-out passages, all languages together.
 
-    At most 100 ids and about 320 rows take part, those with the smallest hashes, to keep it cheap. Relevant are the
+    At most 100 ids and about 160 rows take part, those with the smallest hashes, to keep it cheap. Relevant are the
     passages of the query's id in every language. Returns counts (ids, queries, passages), the macro means `multilingual
     mAP` and `monolingual mAP` (None if no query has a passage in its language) and `rank distance` with its ideal and
     random value (None if no id has passages in several languages). The pool is small, so the numbers are higher than on

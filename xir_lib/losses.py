@@ -18,11 +18,11 @@ from torch.utils.checkpoint import checkpoint
 class SortedBatchLoss(MultipleNegativesRankingLoss):
     """`MultipleNegativesRankingLoss` whose columns are embedded in parts of similar length.
 
-    `part_tokens` bounds rows x longest row of a part, a single long text excepted. The default is 512 on a CPU, where
-    2,048 saved nothing and 256 no more (`tests/benchmarks/training_speed.py`), and 65,536 on a GPU, which wants its
-    column at once. `recompute` keeps only the embeddings of a part and runs it a second time, dropout included, for its
-    gradient: memory is that of one part, whatever the batch, for a third more time (the trade of GradCache, Gao et al.
-    2021, made by `torch.utils.checkpoint`). The remaining arguments are the parent's.
+    `part_tokens` bounds rows x longest row of a part, a single long text excepted. The default is 512 on a CPU, small
+    enough for its cache, and 65,536 on a GPU, which wants its column at once. `recompute` keeps only the embeddings of a
+    part and runs it a second time, dropout included, for its gradient: memory is that of one part, whatever the batch,
+    for a third more time (the trade of GradCache, Gao et al. 2021, made by `torch.utils.checkpoint`). The remaining
+    arguments are the parent's.
     """
 
     def __init__(self, model: Any, *, part_tokens: int | None = None, recompute: bool = False, **arguments: Any) -> None:

@@ -73,7 +73,7 @@ def _ranking_keys(scores: Vectors, ties: IntArray) -> NDArray[np.int64]:
     """Return whole numbers, all different, in whose ascending order the passages are ranked, ties as ever.
 
     The bits of a float32 sort as integers once those of the negative ones are turned round; the place among equal scores
-    fills the lower 32 bits. A plain sort of these keys is several times faster than a stable argsort of the scores.
+    fills the lower 32 bits. A plain sort of these keys stands for a stable argsort of the scores and is faster.
     """
     bits = (0.0 - scores.astype(np.float32)).view(np.int32)  # the best score is the smallest; 0.0 - 0.0 has no sign
     return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) << 32 | ties

@@ -11,8 +11,9 @@ vectors tie wherever they lie. The float32 product of a block only proposes cand
 bound of the k-th best score is computed again. Rounding to float16 itself moves the score of two unit vectors by about
 2**-11 (4.9e-4) at most, and in practice by far less (tests/benchmarks/search_scale.py prints the largest difference it saw).
 
-The product is NumPy's and Faiss selects from it, in threads. Faiss's own product (`knn`, `IndexFlatIP`) took several
-times as long on one thread: 1.15.1 leaves BLAS aside below 128,000 query values (its pull requests 5022 and 5109).
+The product is NumPy's and Faiss selects from it, in threads. Faiss's own product (`knn`, `IndexFlatIP`) is
+slower: 1.15.1 leaves BLAS aside below 128,000 query values (its pull requests 5022 and 5109); both are timed in
+`tests/benchmarks/results/search_scale.json`.
 
 This module knows no data set and no measure; it sees texts only while they are encoded. Not done: a GPU, an approximate
 index, and keeping shards whose texts only moved (a text put in or taken out encodes everything behind it again).

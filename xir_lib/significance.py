@@ -1,10 +1,10 @@
 """Is a difference between two systems larger than chance over the articles asked about and the seeds trained with?
 
 The rows of a parallel test set are not independent: translations of one question, and questions on one article,
-rise and fall together, and tests over single queries find differences where there are none (measured: 1.3 to 2.3 times
-too narrow). So everything here resamples whole *groups* (articles, countries), all their queries in all languages
-together, and the statistic is the printed one: the macro mean over cells (query language, pool), recomputed exactly for
-each resample from the sums of `metrics.group_sums`.
+rise and fall together, and tests over single queries find differences where there are none. So everything here
+resamples whole *groups* (articles, countries), all their queries in all languages together, and the statistic is the
+printed one: the macro mean over cells (query language, pool), recomputed exactly for each resample from the sums of
+`metrics.group_sums`.
 
 **Input**: per system one table of `metrics.group_sums` (group, setting, query_lang, pool, measure, n, total), and where a
 strategy was trained several times a column `seed` besides, the tables of its runs below each other. A table without

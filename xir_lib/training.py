@@ -31,23 +31,11 @@ from xir_lib.held_out import held_out_loss, held_out_ranking
 from xir_lib.paths import atomic_path
 from xir_lib.run_record import difference, environment, read_run, table_digest, write_json
 from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.train_settings import EarlyStopping, TrainSettings, make_sampler, parse_strategy
+from xir_lib.train_settings import TrainSettings, make_sampler
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = [
-    "EarlyStopping",
-    "TrainSettings",
-    "environment",
-    "held_out_loss",
-    "make_sampler",
-    "parse_strategy",
-    "read_run",
-    "table_digest",
-    "train",
-    "write_json",
-]
 log = logging.getLogger(__name__)
 
 
@@ -324,10 +312,7 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _give_back_memory() -> None:
-    """Free what only cycles hold (the trainer and its optimiser), and return it to the system, as glibc does not by itself.
-
-    Measured on the demo: 2.3 GB before, 1.1 GB after the training steps.
-    """
+    """Free what only cycles hold (the trainer and its optimiser), and return it to the system, as glibc does not by itself."""
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

@@ -44,8 +44,8 @@ from datasets import Dataset, disable_caching, disable_progress_bars, load_from_
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
 from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.run_record import environment
 from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.training import environment
 
 Clock = Callable[[], float]
 LANGS = ("ar", "de", "en", "es", "hi", "ru", "zh")

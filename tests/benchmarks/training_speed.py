@@ -37,7 +37,7 @@ def plain(pairs: Any, settings: Any, out: Path) -> float:
 
     from xir_lib.bundled import bundled_folder
     from xir_lib.samplers import PairIndex
-    from xir_lib.training import make_sampler
+    from xir_lib.train_settings import make_sampler
     from xir_lib.training_data import PairDataset, batch_sampler_factory
 
     model = SentenceTransformer(str(bundled_folder(ENCODER.removeprefix("bundled:"))))
@@ -87,7 +87,8 @@ def worker(way: str, steps: int, threads: int) -> dict[str, Any]:
     from xir_lib.corpora import atlas
     from xir_lib.encoders import open_encoder, prompts_of
     from xir_lib.evaluation import Encoder, evaluate
-    from xir_lib.training import TrainSettings, held_out_loss
+    from xir_lib.held_out import held_out_loss
+    from xir_lib.train_settings import TrainSettings
 
     settings = TrainSettings(
         strategy="hybrid-0.5", seed=0, steps=steps, batch_size=32, learning_rate=2e-5, temperature=0.02, weight_decay=0.0,
@@ -124,7 +125,7 @@ def main() -> int:
     if arguments.way:
         print(json.dumps(worker(arguments.way, arguments.steps, arguments.threads)))
         return 0
-    from xir_lib.training import environment
+    from xir_lib.run_record import environment
 
     runs: dict[str, Any] = {}
     for way in ("ours", "plain"):
