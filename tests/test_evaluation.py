@@ -1,5 +1,6 @@
 """An evaluation agrees with sentence-transformers' own encoding and a literal ranking, and repeats itself from its cache."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from test_cli import xir
 from test_encoders import build_tiny
 from toy import IDS, LANGS, toy_task
 
-from xir_lib import evaluation
+from xir_lib import encoders, evaluation
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Encoder, evaluate, fit_curve
 from xir_lib.fitting import remove_language
@@ -133,6 +134,56 @@ def test_embeddings_are_reused_and_numbers_repeat(encoder: Encoder, tmp_path: Pa
     evaluate(encoder, toy_task(), tmp_path / "b")
     for name in ("metrics.json", "per_query.parquet", "group_sums.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_shards_give_the_same_evaluation(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, folder = toy_task(), tmp_path / "vectors"
+    result = evaluate(encoder, task, tmp_path / "sharded", trec_run=60, in_shards=folder)
+    evaluate(encoder, task, tmp_path / "plain", trec_run=60)
+    assert result["config"].pop("passage_vectors") == "float16"
+    runs = {}
+    for name in ("sharded", "plain"):
+        with (tmp_path / name / "run.trec").open() as file:
+            runs[name] = pytrec_eval.parse_run(file)
+    for query, scores in runs["plain"].items():
+        assert runs["sharded"][query] == pytest.approx(scores, abs=1e-3)
+    # the run has the whole pool, so trec_eval finds the same ranks in it; float16 may swap near ties of the other run
+    qrels = {q: {f"{q[:-2]}{lang}": 1 for lang in LANGS} for q in runs["sharded"]}
+    oracle = pytrec_eval.RelevanceEvaluator(qrels, {"map"}).evaluate(runs["sharded"])
+    assert result["settings"]["multilingual"]["mAP"] == pytest.approx(np.mean([v["map"] for v in oracle.values()]), abs=1e-6)
+    own = {q: {d: s for d, s in scores.items() if d[-2:] == q[-2:]} for q, scores in runs["sharded"].items()}
+    oracle = pytrec_eval.RelevanceEvaluator({q: {q: 1} for q in own}, {"map"}).evaluate(own)
+    assert result["settings"]["monolingual"]["mAP"] == pytest.approx(np.mean([v["map"] for v in oracle.values()]), abs=1e-6)
+    first = {q: sorted(scores, key=scores.__getitem__)[-10:] for q, scores in runs["sharded"].items()}
+    share = np.mean([sum(d[-2:] == q[-2:] for d in docs) / 10 for q, docs in first.items()])
+    assert result["bias"]["language_share"]["own"]["mean"] == pytest.approx(share, abs=1e-6)
+    (stored,) = folder.glob("*.npy")
+    assert np.load(stored).dtype == np.float16
+    monkeypatch.setattr(encoders, "encode", lambda *_, **__: 1 / 0)
+    evaluate(encoder, task, tmp_path / "again", in_shards=folder)  # nothing is encoded a second time
+    with pytest.raises(InputError, match="rival 'round-robin' needs all vectors in memory; leave out"):
+        evaluate(encoder, task, tmp_path / "merged", rival="round-robin", in_shards=folder)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_killed_encoding_goes_on_where_it_was(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "CACHED_TEXTS", 8)
+    own = copy.copy(encoder)
+    own.cache = tmp_path
+    texts = toy_task().passages["text"].to_pylist()[:20]
+    real, done = encoders.encode, []
+
+    def third_fails(model: SentenceTransformer, given: list[str], **arguments: object) -> np.ndarray:
+        done.append(len(given))
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return real(model, given, **arguments)
+
+    monkeypatch.setattr(encoders, "encode", third_fails)
+    with pytest.raises(KeyboardInterrupt):
+        own.encode(texts, "passage: ", "texts")
+    np.testing.assert_allclose(own.encode(texts, "passage: ", "texts"), real(own.model, texts, prompt="passage: "), atol=1e-6)
+    assert done == [8, 8, 4, 4]
 
 
 def test_other_weights_are_encoded_again(encoder: Encoder, tmp_path: Path) -> None:

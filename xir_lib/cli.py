@@ -191,6 +191,10 @@ def evaluate(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
     trec_run: Annotated[int, typer.Option(min=0, help="Also write the top K of the multilingual pool as run.trec.")] = 0,
+    shards: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the passages' vectors, searched file by file: for pools that do not fit in memory."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
@@ -209,12 +213,14 @@ def evaluate(
     runs = evaluation.plan(judged, chosen, fits or ["foreign"], sources)
     for rival in curves:
         evaluation.check_rival(judged, rival, "foreign", sources)
+    if shards and chosen:
+        raise InputError(f"--rival {chosen[0].name} needs all vectors in memory; leave out --shards or the rival")
     if trec_run > judged.passages.num_rows:
         raise InputError(f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages")
     encoder = evaluation.Encoder(model, cache=cache)
     evaluation.remove_stale(out, runs)
     results = [
-        evaluation.evaluate(encoder, judged, out / folder, **run, fit_texts=fit_texts, trec_run=trec_run)
+        evaluation.evaluate(encoder, judged, out / folder, **run, fit_texts=fit_texts, trec_run=trec_run, in_shards=shards)
         for folder, run in runs.items()
     ]
     if curves and fit_curve:

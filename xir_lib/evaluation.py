@@ -5,11 +5,13 @@ multilingual setting, and the rank distance of the parallel answers. Knows no pa
 are kept by content, so a rival on the same model, or a second task's means, costs no second encoding.
 """
 
+import copy
 import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from xir_lib import bias, bm25, fitting, metrics, parts, retrieval
+from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, shards
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TOP = 10  # first places whose languages are counted (language share)
 DRAWS = 5  # samples of the same size in a curve
+CACHED_TEXTS = 4096  # in one file of the cache: what a killed run encodes again
 
 
 class Embeddings(NamedTuple):
@@ -68,6 +71,11 @@ class Encoder:
 
         if self.cache is None:
             return encode(self.model, texts, prompt=prompt, precision=self.precision, progress=progress)
+        if len(texts) > CACHED_TEXTS:
+            starts = range(0, len(texts), CACHED_TEXTS)
+            names = (f"{progress} from {start:,} of {len(texts):,}" for start in starts)
+            pieces = (texts[start : start + CACHED_TEXTS] for start in starts)
+            return np.concatenate([self.encode(piece, prompt, name) for piece, name in zip(pieces, names, strict=True)])
         digest = hashlib.sha256(f"{self.fingerprint}|{prompt}|{self.model.max_seq_length}|{self.precision}".encode())
         for text in texts:
             digest.update(b"\0" + text.encode())
@@ -108,6 +116,7 @@ def evaluate(
     fit_on: Sequence[RetrievalTask] = (),
     fit_texts: int | None = None,
     trec_run: int = 0,
+    in_shards: Path | None = None,
     config: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Rank every query of `task` and write `metrics.json`, `per_query.parquet` and `group_sums.parquet` to `out`.
@@ -121,12 +130,16 @@ def evaluate(
         fit_on: the tasks that `foreign`, and for queries `corpus`, take texts from: the first that has a language counts.
         fit_texts: at most so many texts per language and role, the first in the order of a hash of their ids.
         trec_run: also write the top `trec_run` of the pool of all languages as `run.trec`.
+        in_shards: a folder for the passages' vectors as float16 files, ranked one after another (`shards`): for pools that
+            do not fit in memory. Not with a rival.
         config: more for the result's key.
 
     Returns what `metrics.json` holds.
     """
     chosen = parse_rival(rival)
     check_rival(task, chosen, fit, fit_on)
+    if in_shards and rival != "none":
+        raise InputError(f"rival {rival!r} needs all vectors in memory; leave out the shards or the rival")
     out = Path(out)
     for name in ("metrics.json", "run.trec"):
         (out / name).unlink(missing_ok=True)  # so that a break never leaves one model's numbers beside another's
@@ -134,9 +147,11 @@ def evaluate(
     doc_langs = np.searchsorted(task.languages, task.passages["lang"].to_numpy(zero_copy_only=False))
     ties = retrieval.tie_order(task.passages["doc_id"].to_pylist())
     judged = fitting.relevant_rows(task)
+    top = min(TOP, task.passages.num_rows)
     vectors: list[fitting.Shifted] = []
     fitted: dict[str, Any] | None = None
-    if not chosen.lexical:
+    best: parts.Best | None = None
+    if not chosen.lexical and not in_shards:
         vectors, fitted = _vectors(encoder, task, chosen, fit, fit_on, fit_texts)
 
     def scored() -> Iterator[parts.Part]:
@@ -144,8 +159,11 @@ def evaluate(
             return parts.bm25_parts(*_tokens(encoder, task, chosen), doc_langs)
         return parts.merged_parts(vectors, doc_langs, ties, chosen.merge) if chosen.merge else parts.plain_parts(vectors)
 
-    top = min(TOP, task.passages.num_rows)
-    apart, together = parts.ranks_of(scored(), doc_langs, *judged, ties, gains=fitting.grades(task), top=top)
+    if in_shards:
+        together, best = _rank_in_shards(encoder, task, in_shards, doc_langs, ties, top, max(top, trec_run))
+        apart = together
+    else:
+        apart, together = parts.ranks_of(scored(), doc_langs, *judged, ties, gains=fitting.grades(task), top=top)
     per_query = _score(apart, together, queries, task.languages)
     result = {
         "task": task.name,
@@ -160,6 +178,7 @@ def evaluate(
             "rival_fit": fitted,
             **(_merge_key(chosen) if chosen.merge else {}),
             **(_bm25_key(encoder, chosen) if chosen.lexical else _encoder_key(encoder)),
+            **({"passage_vectors": "float16"} if in_shards else {}),
             "environment": environment(),
             **(config or {}),
         },
@@ -169,7 +188,9 @@ def evaluate(
         with atomic_path(out / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     if trec_run:
-        write_trec_run(out / "run.trec", task, scored(), trec_run)
+        doc_ids = task.passages["doc_id"].to_pylist()
+        rows, scores = best or parts.top_of(scored(), len(queries), doc_ids, trec_run)
+        write_trec_run(out / "run.trec", task, rows[:, :trec_run], scores[:, :trec_run])
     write_json(out / "metrics.json", result)  # last: its presence says that the evaluation is complete
     return result
 
@@ -281,16 +302,30 @@ def remove_stale(out: Path, keep: Collection[str]) -> None:
             shutil.rmtree(folder)
 
 
-def write_trec_run(path: Path, task: RetrievalTask, scored: Iterable[parts.Part], depth: int) -> None:
-    """Write the first `depth` passages of the pool of all languages per query in TREC's six columns, atomically."""
+def write_trec_run(path: Path, task: RetrievalTask, rows: np.ndarray, scores: np.ndarray) -> None:
+    """Write passage rows and scores, (n_queries, depth) each, best first, in TREC's six columns, atomically."""
     doc_ids, query_ids = task.passages["doc_id"].to_pylist(), task.queries["query_id"].to_pylist()
-    rows, scores = parts.top_of(scored, len(query_ids), doc_ids, depth)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query_id, row, score in zip(query_ids, rows, scores, strict=True):
             file.writelines(
                 f"{query_id} Q0 {doc_ids[doc]} {rank} {value:.9g} xir\n"
                 for rank, (doc, value) in enumerate(zip(row, score, strict=True), 1)
             )
+
+
+def _rank_in_shards(
+    encoder: Encoder, task: RetrievalTask, folder: Path, doc_langs: np.ndarray, ties: np.ndarray, top: int, depth: int
+) -> tuple[retrieval.RelevantRanks, parts.Best]:
+    """Return the ranks with the language counts of the first `top`, and the first `depth` passages of every query."""
+    asking = encoder.encode_table(task.queries, encoder.prompts[0], f"{task.name} queries")
+    uncached = copy.copy(encoder)
+    uncached.cache = None  # the shards are the cache
+    stored = shards.encode_corpus(uncached, task.passages["text"], folder, prompt=encoder.prompts[1])
+    ranks = shards.ranks_in_shards(stored, asking, doc_langs, *fitting.relevant_rows(task), ties)
+    best = shards.search_shards(stored, asking, depth, ties)
+    first = doc_langs[best[0][:, :top]]  # (n_queries, top)
+    counts = np.stack([np.count_nonzero(first == code, axis=1) for code in range(len(task.languages))], axis=1)
+    return replace(ranks, gains=fitting.grades(task), top_counts=counts), best
 
 
 def _vectors(

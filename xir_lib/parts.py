@@ -22,6 +22,7 @@ from xir_lib.rivals import Vectors
 BLOCK = 128  # queries whose scores are turned into vectors: the detour costs this many dimensions
 
 Pair = tuple[Vectors, Vectors]  # of queries and passages; their dot products are the scores
+Best = tuple[IntArray, Vectors]  # passage rows and scores, (n_queries, k) each, best first
 
 
 class Part(NamedTuple):
@@ -110,7 +111,7 @@ def ranks_of(
     return together if same else joined([result for _, _, result, _ in found]), together
 
 
-def top_of(parts: Iterable[Part], n_queries: int, doc_ids: list[str], k: int) -> tuple[IntArray, Vectors]:
+def top_of(parts: Iterable[Part], n_queries: int, doc_ids: list[str], k: int) -> Best:
     """Return `retrieval.top_k` of all parts in the pool of all languages: rows and scores, (n_queries, k), best first."""
     rows, scores = np.empty((n_queries, k), dtype=np.int64), np.empty((n_queries, k), dtype=np.float32)
     for part in parts:
