@@ -104,6 +104,8 @@ def places(keys: IntArray, values: NDArray[np.number]) -> NDArray[np.int64]:
     >>> places(np.array([0, 1, 0]), np.array([7, 2, 3])).tolist()
     [2, 1, 1]
     """
+    if np.bincount(keys).max(initial=0) <= 1:  # one relevant passage in the pool, the commonest case
+        return np.ones(len(keys), dtype=np.int64)
     order = np.lexsort((values, keys))
     ordered = keys[order]
     place = np.empty(len(keys), dtype=np.int64)

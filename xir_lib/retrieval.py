@@ -12,7 +12,9 @@ the ranks are the ones it would find on a full-depth run. Give ids no language p
 It knows no text, no measure and no data set.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -127,7 +129,9 @@ def relevant_ranks(
     top_counts = np.empty((len(queries), len(pool_sizes)), dtype=np.int32) if top else None
     by_query = np.argsort(rel_query, kind="stable")
     sorted_query = rel_query[by_query]
-    for start, stop in _query_blocks(len(queries), len(docs)):
+
+    def rank(block: tuple[int, int]) -> None:
+        start, stop = block
         scores = queries[start:stop] @ docs_by_lang.T  # (block, n_docs)
         judged = by_query[slice(*np.searchsorted(sorted_query, [start, stop]))]
         row = rel_query[judged] - start
@@ -147,6 +151,9 @@ def relevant_ranks(
             outranked_by[judged, lang] = count
         if top_counts is not None:
             top_counts[start:stop] = _count_languages(best, scores, position_by_lang, langs[by_lang], top)
+
+    with ThreadPoolExecutor(_threads()) as pool:  # while one block is multiplied another is sorted
+        list(pool.map(rank, _query_blocks(len(queries), len(docs))))
     return RelevantRanks(rel_query, rel_doc, langs[rel_doc], outranked_by, pool_sizes, len(queries), grades, top_counts)
 
 
@@ -205,6 +212,11 @@ def _count_languages(
         first = np.lexsort((position, -scores[row]))[:k]
         counts[row] = np.bincount(langs[first], minlength=len(best))
     return counts
+
+
+def _threads() -> int:
+    """Return how many blocks are ranked at a time: as many as a product has threads, 8 at most for their memory."""
+    return min(8, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
 
 
 def _query_blocks(n_queries: int, n_docs: int) -> list[tuple[int, int]]:
