@@ -208,7 +208,7 @@ def explain(error: ValidationError) -> str:
 
 
 def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
-    """Return a task by name (`TASKS`) or from a folder that `RetrievalTask.save` wrote."""
+    """Return a task by name (`TASKS`), from a folder that `RetrievalTask.save` wrote, or from a BEIR folder with languages."""
     if name in ("xquad-r", "mlqa-r"):
         return lareqa.load_task(name, languages)
     if name in TASKS:
@@ -218,8 +218,10 @@ def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
     if Path(name).is_dir():
         if languages is not None:
             raise InputError(f"languages cannot be chosen for a saved task, {name}; save it with fewer")
-        return RetrievalTask.load(Path(name))
-    raise InputError(f"unknown task {name!r}; use {', '.join(TASKS)} or the folder of a saved task")
+        from xir_lib.corpora import beir
+
+        return beir.load_task(Path(name)) if beir.is_beir(Path(name)) else RetrievalTask.load(Path(name))
+    raise InputError(f"unknown task {name!r}; use {', '.join(TASKS)}, the folder of a saved task or a BEIR folder")
 
 
 def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
