@@ -160,7 +160,7 @@ def train(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
-    task: Annotated[str, typer.Option(help="xquad-r, mlqa-r, atlas-qa, or the folder of a saved task.")],
+    task: Annotated[str, typer.Option(help="xquad-r, mlqa-r, atlas-qa, a saved task's folder or a BEIR folder.")],
     out: Annotated[Path, typer.Option(help="The folder of metrics.json and per_query.parquet.")],
     languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
     rivals: Annotated[
@@ -244,6 +244,29 @@ def evaluate(
             _show(rows, False, title="Language bias in the pool of all languages, beside its bounds")
         ceiling = ", ".join(f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items())
         typer.echo(f"no ranking exceeds {ceiling} in the multilingual setting")
+
+
+@app.command()
+def bias(
+    model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
+    out: Annotated[Path, typer.Option(help="The folder of card.html, card.md, card.json and the evaluations.")],
+    task: Annotated[str, typer.Option(help="xquad-r, mlqa-r, atlas-qa, a saved task's folder or a BEIR folder.")] = "atlas-qa",
+    languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one page on a model's language bias: what it does, beside its bounds and beside fixes that cost no training."""
+    from xir_lib.bias_report import write_card
+    from xir_lib.study import load_task
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder")
+    card = write_card(model, load_task(task, languages), out, cache=cache)
+    if as_json:
+        typer.echo(json.dumps(card, indent=1, ensure_ascii=False))
+        return
+    typer.echo("\n".join([f"Language bias of {model} on {card['task']}", *card["findings"], *card["advice"]]))
+    typer.echo(f"The page: {out / 'card.html'}")
 
 
 @app.command()

@@ -59,8 +59,8 @@ class MultilingualRetrievalEvaluator(BaseEvaluator):
         self._ties = retrieval.tie_order(task.passages["doc_id"].to_pylist())
         self._judged = fitting.relevant_rows(task)
 
-    def __call__(
-        self, model: "SentenceTransformer", output_path: str | None = None, epoch: float = -1, steps: int = -1
+    def __call__(  # type: ignore[override]  # only models that give one vector per text
+        self, model: "SentenceTransformer", output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return the measures by name; with `output_path` also add a line to a CSV there, epoch and step first."""
         ranks = retrieval.relevant_ranks(*self._vectors(model), self._doc_langs, *self._judged, self._ties)
