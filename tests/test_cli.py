@@ -4,9 +4,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.feather as feather
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from test_beir import parts as beir_parts
+from test_beir import write as write_beir
 from test_encoders import build_tiny
 from test_study import hub_xlm_roberta
 from toy import IDS, toy_pairs, toy_task
@@ -212,9 +217,159 @@ def test_help_everywhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ["data", "build"],
         ["train"],
         ["evaluate"],
+        ["bias"],
         ["compare"],
         ["study"],
         ["publish"],
     ):
         assert xir(monkeypatch, *command, "--help") == 0
         assert "Usage" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("encoder"))
+
+
+def edit_task(folder: Path, part: str, change: Any) -> None:
+    """Change one saved table without the checks of `RetrievalTask.save`."""
+    path = folder / f"{part}.arrow"
+    feather.write_feather(change(feather.read_table(path, memory_map=False)), path, compression="uncompressed")
+
+
+def no_lang(table: pa.Table) -> pa.Table:
+    return table.set_column(1, table.schema.field("lang"), pa.array([None, *table["lang"].to_pylist()[1:]], pa.string()))
+
+
+def judge_nowhere(table: pa.Table) -> pa.Table:
+    row = {"query_id": "ai-xx", "doc_id": "nowhere", "relevance": 1}
+    return pa.concat_tables([table, pa.Table.from_pylist([row], schema=table.schema)])
+
+
+BAD_TASKS = [
+    ("qrels", lambda table: table.slice(3), "query 'ai-xx' and 0 more have no relevant passage"),
+    ("qrels", judge_nowhere, "judged doc_id 'nowhere' is not among its texts"),
+    ("passages", lambda table: pa.concat_tables([table, table.slice(0, 1)]), "toy passages: 2 rows for doc_id='ai-xx'"),
+    ("queries", lambda table: pa.concat_tables([table, table.slice(0, 1)]), "toy queries: 2 rows for query_id='ai-xx'"),
+    ("passages", lambda table: table.slice(0, 0), "60 queries and 0 passages; both must be > 0"),
+    ("passages", no_lang, "toy passages: row 0 has no lang; drop the row or give one"),
+    ("queries", lambda table: table.drop_columns("group"), "toy queries: columns query_id string"),
+]
+BAD_FILES = [
+    (lambda data: data[: len(data) // 2], "passages.arrow is no complete Arrow file (Not an Arrow file); make it again"),
+    (lambda data: b"", "passages.arrow is no complete Arrow file (File is too small"),
+    (
+        lambda data: data.replace(b"n a i a i", b"\xff a i a i"),
+        "passages.arrow is no complete Arrow file (Column 2: In chunk 0",
+    ),
+    (
+        lambda data: data[:300] + b"\xff" * 30 + data[330:],
+        "passages.arrow is no complete Arrow file (Invalid flatbuffers message",
+    ),
+]
+COMMANDS = ("evaluate", "bias")
+
+
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, folder: Path, *arguments: object
+) -> str:
+    """Run a command that must fail; return its one line. Nothing may be left in `folder`."""
+    capsys.readouterr()
+    folder.mkdir(exist_ok=True)
+    assert xir(monkeypatch, command, "--out", folder / "out", *arguments) == 2
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    lines = [line for line in lines if line.strip() and "text/s" not in line and "Loading weights" not in line]  # bars
+    assert len(lines) == 1 and lines[0].startswith("xir: ")
+    assert not list(folder.iterdir())
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("part", "change", "message"), BAD_TASKS)
+def test_a_saved_task_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tiny: Path,
+    command: str,
+    part: str,
+    change: Any,
+    message: str,
+) -> None:
+    toy_task().save(tmp_path / "toy")
+    edit_task(tmp_path / "toy", part, change)
+    assert message in refused(monkeypatch, capsys, command, tmp_path / "w", "--model", tiny, "--task", tmp_path / "toy")
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_FILES)
+def test_a_saved_task_that_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny: Path, change: Any, message: str
+) -> None:
+    toy_task().save(tmp_path / "toy")
+    path = tmp_path / "toy" / "passages.arrow"
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    assert path.read_bytes() != before
+    assert message in refused(monkeypatch, capsys, "evaluate", tmp_path / "w", "--model", tiny, "--task", tmp_path / "toy")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (float("nan"), "text number 0 of 20 has no usable vector (zero or not finite): 'a i n'"),
+        (0.0, "text number 0 of 20 has no usable vector (zero or not finite): 'a i n'"),
+        (None, "the encoder says 8 dimensions and gives 16; mend its configuration"),
+    ],
+)
+def test_a_model_that_gives_no_usable_vectors(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+    damage: float | None,
+    message: str,
+) -> None:
+    toy_task().save(tmp_path / "toy")
+    model = build_tiny(tmp_path / "encoder")
+    if damage is None:
+        config = next(model.glob("1_*/config.json"))
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"embedding_dimension": 8}))
+    else:
+        weights = load_file(model / "model.safetensors")
+        save_file({name: value.fill_(damage) for name, value in weights.items()}, model / "model.safetensors")
+    assert message in refused(monkeypatch, capsys, command, tmp_path / "w", "--model", model, "--task", tmp_path / "toy")
+
+
+def test_a_task_from_a_beir_folder_and_paths_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny: Path
+) -> None:
+    toy_task().save(tmp_path / "toy")
+    beir = write_beir(tmp_path / "beir" / "toy", *beir_parts())  # of the same name
+    capsys.readouterr()
+    for task, out in ((tmp_path / "toy", "one"), (beir, "other")):
+        assert xir(monkeypatch, "evaluate", "--model", tiny, "--task", task, "--out", tmp_path / out, "--trec-run", 5) == 0
+    for name in ("metrics.json", "run.trec"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    lines = (beir / "qrels" / "test.tsv").read_text().splitlines()
+    (beir / "qrels" / "test.tsv").write_text("\n".join([*lines, "ai-xx\tnowhere\t1"]))
+    message = refused(monkeypatch, capsys, "evaluate", tmp_path / "w", "--model", tiny, "--task", beir)
+    assert f"{beir}/qrels/test.tsv line {len(lines) + 1}: id 'nowhere' is not in corpus.jsonl" in message
+    assert "--trec-run 61 is deeper than the pool, 60 passages" in refused(
+        monkeypatch, capsys, "evaluate", tmp_path / "w", "--model", tiny, "--task", tmp_path / "toy", "--trec-run", 61
+    )
+    (tmp_path / "file").write_text("mine")
+    for command in COMMANDS:
+        assert "Not a directory" in refused(
+            monkeypatch,
+            capsys,
+            command,
+            tmp_path / "w",
+            "--model",
+            tiny,
+            "--task",
+            tmp_path / "toy",
+            "--out",
+            tmp_path / "file" / "o",
+        )
+    assert (tmp_path / "file").read_text() == "mine"

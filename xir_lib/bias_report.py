@@ -25,7 +25,7 @@ from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 from xir_lib.rivals import parse_rival
-from xir_lib.training import write_json
+from xir_lib.run_record import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -36,6 +36,8 @@ def main() -> None:
             sys.stderr.write(f"xir: {message} See xir --help.\n")
     except InputError as error:
         sys.stderr.write(f"xir: {' '.join(str(error).split())}\n")
+    except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:  # a path that was given
+        sys.stderr.write(f"xir: {error}; name another path\n")
     sys.exit(2)
 
 

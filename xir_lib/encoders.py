@@ -200,7 +200,7 @@ def encode(
     that little is padded and every batch is the same work. The default is 65,536 on GPU and 1,024 on CPU, where
     activations that outgrow the cache cost more than small batches do. `precision` "auto" is bfloat16 autocast wherever
     the processor computes in it. `progress` names a progress bar. Raises `InputError` for a text that is null or gets no
-    direction: a vector that is zero or not finite.
+    direction: a vector that is zero or not finite, and for an encoder that gives other dimensions than it says.
     """
     import torch
     from tqdm.auto import tqdm
@@ -225,7 +225,11 @@ def encode(
         for rows in _batches(lengths, batch_tokens):
             features = model.preprocess([texts[row] for row in rows], prompt=prompt)
             features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
-            output = model(features)["sentence_embedding"].float()
+            output = model(features)["sentence_embedding"].float()[:, : model.truncate_dim]
+            if output.shape[1] != vectors.shape[1]:
+                raise InputError(
+                    f"the encoder says {vectors.shape[1]} dimensions and gives {output.shape[1]}; mend its configuration"
+                )
             vectors[rows] = torch.nn.functional.normalize(output, dim=1).cpu().numpy()
             bar.update(len(rows))
     lost = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))  # true for NaN as well

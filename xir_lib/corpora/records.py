@@ -109,6 +109,9 @@ class RetrievalTask:
             (self.qrels, QREL_SCHEMA, "qrels"),
         ):
             _check_schema(table, schema, f"{self.name} {what}")
+            _refuse_nulls(
+                table, [name for name in table.column_names if name not in ("group", PARAGRAPH.name)], f"{self.name} {what}"
+            )
         if not self.passages.num_rows or not self.queries.num_rows:
             raise InputError(
                 f"task {self.name}: {self.queries.num_rows} queries and {self.passages.num_rows} passages; both must be > 0"
@@ -146,16 +149,20 @@ class RetrievalTask:
     def load(cls, folder: Path) -> "RetrievalTask":
         """Memory-map a saved task; its name is the folder's."""
         folder = require(Path(folder), "run the data step first")
-        parts = [_read(folder / f"{part}.arrow") for part in ("queries", "passages", "qrels")]
+        parts = [_read(folder / f"{part}.arrow", check=True) for part in ("queries", "passages", "qrels")]
         return cls(folder.name, *parts)
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, *, check: bool = False) -> pa.Table:
+    """Memory-map a table; `check` looks at every value, such as the bytes of a text, which Arrow else takes on trust."""
     try:
-        return feather.read_table(
+        table = feather.read_table(
             require(path, "run the data step first, or name a folder that RetrievalTask.save wrote"), memory_map=True
         )
-    except pa.ArrowInvalid as error:
+        if check:
+            table.validate(full=True)
+        return table
+    except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is no complete Arrow file ({str(error).splitlines()[0]}); make it again") from error
 
 
@@ -174,6 +181,13 @@ def _refuse_duplicates(table: pa.Table, keys: list[str], what: str) -> None:
     if repeated.num_rows:
         row = repeated.slice(0, 1).to_pylist()[0]
         raise InputError(f"{what}: {row['count_all']} rows for {', '.join(f'{k}={row[k]!r}' for k in keys)}; one is allowed")
+
+
+def _refuse_nulls(table: pa.Table, columns: list[str], what: str) -> None:
+    for column in columns:
+        if table[column].null_count:
+            row = pc.index(table[column].is_null(), True).as_py()
+            raise InputError(f"{what}: row {row} has no {column}; drop the row or give one")
 
 
 def _refuse_empty(table: pa.Table, column: str, key: str, what: str) -> None:
