@@ -224,7 +224,7 @@ def _languages(result: dict[str, Any], cells: pd.DataFrame) -> list[dict[str, An
     table = cells.astype({"setting": "str", "query_lang": "str"})
     columns = {
         f"mAP, {words}": table[table["setting"] == setting].groupby("query_lang")["value"].mean()
-        for setting, words in (("monolingual", "own pool"), ("multilingual", "all languages"))
+        for setting, words in zip(metrics.SETTINGS, ("own pool", "other pools", "all languages"), strict=True)
     }
     entries = _entries(result["bias"])
     for key in ("rank_distance", "own", "same_language_preference"):
@@ -233,7 +233,7 @@ def _languages(result: dict[str, Any], cells: pd.DataFrame) -> list[dict[str, An
     frame = pd.DataFrame(columns).rename_axis("query language").dropna(axis=1, how="all")
     by = _worst_by(frame)
     frame = frame.sort_values(by, ascending=by != "rank distance").reset_index()
-    return [{key: None if pd.isna(value) else value for key, value in row.items()} for row in frame.to_dict("records")]
+    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _findings(result: dict[str, Any], languages: list[dict[str, Any]], parallel: bool) -> list[str]:
@@ -277,7 +277,10 @@ def _findings(result: dict[str, Any], languages: list[dict[str, Any]], parallel:
 
 
 def _worst_by(columns: Container[str]) -> str:
-    return next(name for name in ("rank distance", "mAP, all languages", "mAP, own pool") if name in columns)
+    """Return the column that languages are ordered by, the first that is there."""
+    return next(
+        name for name in ("rank distance", "mAP, all languages", "mAP, own pool", "mAP, other pools") if name in columns
+    )
 
 
 POOLS = {
@@ -314,8 +317,7 @@ def _distance_figure(results: dict[str, dict[str, Any]], languages: Sequence[str
     for bound, words in BOUNDS.items():
         value = results["none"]["bias"]["rank_distance"][bound]
         axis.axhline(value, color="#999999", lw=1, ls="--", zorder=0)
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axis.annotate(words, (1, value), xytext=(4, 0), va="center", fontsize=8, **place)
+        axis.annotate(words, (1, value), (4, 0), ("axes fraction", "data"), textcoords="offset points", va="center", fontsize=8)
     axis.set(xlabel="language of the query, worst first", ylabel="rank distance", yscale="log", xticks=range(len(languages)))
     axis.set_xticklabels(languages)
     axis.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
