@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from xir_lib.bias import RANK_DISTANCE
-from xir_lib.corpora import lareqa, mlqa
+from xir_lib.corpora import belebele, lareqa, miracl, mlqa
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
@@ -41,7 +41,7 @@ PRINTED = pd.DataFrame(  # the measures of the paper's tables
     columns=["setting", "measure"],
 )
 
-TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train")
+TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train", *belebele.TASKS, *miracl.TASKS)
 
 OWN_PAIRS: dict[str, Any] = {  # settings for pairs without a profile; as in params/small.yaml, steps are one pass
     "strategy": "hybrid-0.5",
@@ -211,6 +211,13 @@ def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
     """Return a task by name (`TASKS`), from a folder that `RetrievalTask.save` wrote, or from a BEIR folder with languages."""
     if name in ("xquad-r", "mlqa-r"):
         return lareqa.load_task(name, languages)
+    if name in belebele.TASKS:
+        return belebele.load_task(languages, **belebele.TASKS[name])
+    if name in miracl.TASKS:
+        lang = name.removeprefix("miracl-")
+        if languages not in (None, [lang]):
+            raise InputError(f"{name} has the one language {lang!r}, {languages} asked for; leave languages out")
+        return miracl.load_task(lang)
     if name in TASKS:
         from xir_lib.corpora import atlas
 

@@ -1,0 +1,188 @@
+"""Load MIRACL v1.0 (Zhang et al. 2023), the full corpora of its 18 languages: Wikipedia passages, monolingual retrieval.
+
+Upstream's files: a corpus of `docs-N.jsonl.gz` (docid, title, text), topics as TSV, judgements in TREC's format, binary
+and of pooled passages. The corpus is streamed line by line, so that text is never whole in memory as Python strings.
+Judgements of the tests A and B were not published, and German and Yoruba have no training topics: what is judged here is
+`dev`. The name of a task, `miracl-yo`, means the full corpus; a pool of hard negatives would be another task under
+another name. Does not know how anything is embedded or scored.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
+from xir_lib.errors import InputError
+from xir_lib.paths import data_dir, require
+
+LANGUAGES = {  # files of the corpus
+    "ar": 5, "bn": 1, "de": 32, "en": 66, "es": 21, "fa": 5, "fi": 4, "fr": 30, "hi": 2,
+    "id": 3, "ja": 14, "ko": 3, "ru": 20, "sw": 1, "te": 2, "th": 2, "yo": 1, "zh": 10,
+}  # fmt: skip
+TASKS = tuple(f"miracl-{lang}" for lang in LANGUAGES)
+SPLITS = ("dev",)
+CHUNK = 1 << 14  # passages that are Python strings at a time
+
+
+class Passage(NamedTuple):
+    """One passage as the corpus has it."""
+
+    doc_id: str
+    title: str
+    text: str
+
+    @property
+    def full_text(self) -> str:
+        """Return title and text with a blank between, as mteb and ir_datasets join them for the published figures."""
+        return f"{self.title} {self.text}".strip()
+
+
+def folder_name(lang: str) -> str:
+    """Return the name of a language's folder inside the data folder."""
+    return f"miracl-v1.0-{lang}"
+
+
+def corpus_files(lang: str) -> tuple[str, ...]:
+    """Return the corpus files of a language, in their order, relative to its folder."""
+    return tuple(f"corpus/docs-{number}.jsonl.gz" for number in range(LANGUAGES[lang]))
+
+
+def split_file(lang: str, kind: str, split: str) -> str:
+    """Return the file of the `topics` or `qrels` of a split, relative to the language's folder."""
+    return f"{kind}/{kind}.miracl-v1.0-{lang}-{split}.tsv"
+
+
+def load_task(lang: str, split: str = "dev", *, folder: Path | None = None) -> RetrievalTask:
+    """Return a language's full corpus with the topics and judgements of a split as a task of one pool.
+
+    `folder` is the language's own; default: `miracl-v1.0-LANG` in the data folder. Ids are upstream's; a topic is its
+    own `pair_id` and its own `group`, since topics are independent of each other. The judged passages that are not
+    relevant stay among the judgements, with relevance 0. The corpus lies in memory as Arrow text, about as much as its
+    unpacked files, so this is for the languages where that fits.
+    """
+    if lang not in LANGUAGES:
+        raise InputError(f"MIRACL has no language {lang!r}; it has {', '.join(LANGUAGES)}")
+    if split not in SPLITS:
+        raise InputError(f"miracl-{lang}: no public judgements of split {split!r} are read here; use {', '.join(SPLITS)}")
+    folder = data_dir() / folder_name(lang) if folder is None else Path(folder)
+    needed = [*corpus_files(lang), *(split_file(lang, kind, split) for kind in ("topics", "qrels"))]
+    corpus = [folder / name for name in needed[:-2]]
+    for name in needed:
+        require(folder / name, f"`xir data get miracl-{lang}` downloads it, or set XIR_DATA to the folder above {folder.name}")
+    topics, judgements = read_topics(folder / needed[-2]), read_qrels(folder / needed[-1])
+    query_ids = list(topics)
+    return RetrievalTask(
+        f"miracl-{lang}",
+        queries=pa.table(
+            {
+                "query_id": query_ids,
+                "pair_id": query_ids,
+                "lang": [lang] * len(topics),
+                "text": list(topics.values()),
+                "group": query_ids,
+            },
+            schema=QUERY_SCHEMA,
+        ),
+        passages=_passage_table(lang, stream_passages(corpus)),
+        qrels=pa.table(
+            {
+                "query_id": [query_id for query_id, _ in judgements],
+                "doc_id": [doc_id for _, doc_id in judgements],
+                "relevance": list(judgements.values()),
+            },
+            schema=QREL_SCHEMA,
+        ),
+    )
+
+
+def stream_passages(paths: Iterable[Path]) -> Iterator[Passage]:
+    """Yield the passages of corpus files in order, one line in memory at a time.
+
+    Refused, with file and line: gzip data that breaks off or fails its checksum, a line that is no object with the three
+    texts, a passage without title and text, and a docid that occurred before, in whichever file. None of these is skipped,
+    as a pool that lacks passages gives better figures. Only the docids are kept, about 100 bytes each.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        number = 0
+        try:
+            with gzip.open(path, "rb") as file:
+                for number, line in enumerate(file, 1):
+                    passage = _passage(line, f"{path}, line {number}")
+                    if passage.doc_id in seen:
+                        raise InputError(f"{path}, line {number}: docid {passage.doc_id!r} occurs twice; get the corpus again")
+                    seen.add(passage.doc_id)
+                    yield passage
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: broken behind line {number} ({error}); delete it and get the corpus again") from error
+
+
+def read_topics(path: Path) -> dict[str, str]:
+    """Read a TSV of topic id and question, in its order."""
+    topics: dict[str, str] = {}
+    for where, line in _lines(path):
+        topic, tab, text = line.partition("\t")
+        if not (topic.strip() and tab and text.strip()):
+            raise InputError(f"{where}: {line[:60]!r} is no topic id, tab and question; get the topics again")
+        if topic in topics:
+            raise InputError(f"{where}: topic {topic!r} occurs twice; get the topics again")
+        topics[topic] = text.strip()
+    return topics
+
+
+def read_qrels(path: Path) -> dict[tuple[str, str], int]:
+    """Read TREC judgements as (topic id, docid) -> relevance, which is 0 or 1 in MIRACL."""
+    judgements: dict[tuple[str, str], int] = {}
+    for where, line in _lines(path):
+        fields = line.split()
+        if len(fields) != 4 or fields[3] not in ("0", "1"):
+            raise InputError(f"{where}: {line[:60]!r} is no topic id, Q0, docid and relevance of 0 or 1; get the qrels again")
+        key = (fields[0], fields[2])
+        if key in judgements:
+            raise InputError(f"{where}: docid {key[1]!r} is judged twice for topic {key[0]!r}; get the qrels again")
+        judgements[key] = int(fields[3])
+    return judgements
+
+
+def _passage(line: bytes, where: str) -> Passage:
+    try:
+        record = json.loads(line)
+        passage = Passage(*(record[name] for name in ("docid", "title", "text")))
+        if not all(isinstance(value, str) for value in passage):
+            raise TypeError("one of the three is no text")
+    except (ValueError, KeyError, TypeError) as error:  # ValueError: neither JSON nor UTF-8
+        raise InputError(
+            f"{where}: no object with docid, title and text ({type(error).__name__}: {error}); get the corpus again"
+        ) from error
+    if not passage.doc_id or not passage.full_text:
+        raise InputError(f"{where}: docid {passage.doc_id!r} has an empty id or passage; get the corpus again")
+    return passage
+
+
+def _passage_table(lang: str, passages: Iterator[Passage]) -> pa.Table:
+    batches = []
+    while chunk := list(islice(passages, CHUNK)):
+        columns = {
+            "doc_id": [passage.doc_id for passage in chunk],
+            "lang": [lang] * len(chunk),
+            "text": [passage.full_text for passage in chunk],
+        }
+        batches.append(pa.RecordBatch.from_pydict(columns, schema=PASSAGE_SCHEMA))
+    return pa.Table.from_batches(batches, schema=PASSAGE_SCHEMA)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each line of a text file with its place in words."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            try:
+                yield where, line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{where}: no UTF-8 ({error.reason} at byte {error.start}); get the file again") from error
