@@ -1,5 +1,6 @@
 """Downloads against a local server that keeps upstream's paths, and that also breaks."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -327,16 +328,183 @@ def test_list_and_verify_tell_present_missing_and_wrong(server: Server, tmp_path
     assert zipped["problems"] == [f"{tmp_path}/data/zipped/test/a.json has 2 questions, expected 3"]
 
 
+# ---- the Hub ----------------------------------------------------------------------------------------------------
+
+SWAHILI = {  # the real addresses of miracl-sw; `git hash-object` of the second and third file gives the sums beside them
+    "/datasets/miracl/miracl-corpus/resolve/d921ec7e349ce0d28daf30b2da9da5ee698bef0d/miracl-corpus-v1.0-sw/docs-0.jsonl.gz": (
+        b"the corpus" * 1000,
+        None,
+    ),
+    "/datasets/miracl/miracl/resolve/c83d354623fc0b7172e664ade0404df78624abe3/miracl-v1.0-sw/topics/"
+    "topics.miracl-v1.0-sw-dev.tsv": (b"1\tNani?\n", "a94278247d59b6ba941b5970f44eedede970364e"),
+    "/datasets/miracl/miracl/resolve/c83d354623fc0b7172e664ade0404df78624abe3/miracl-v1.0-sw/qrels/"
+    "qrels.miracl-v1.0-sw-dev.tsv": (b"1 Q0 1#0 1\n", "155f7ba83a39884a3b6c56c51281f29c477e7dba"),
+}
+DOCS, TOPICS, QRELS = SWAHILI
+
+
+class Hub(Server):
+    """The Hub's layout: small files under their git blob's sum, large ones redirected to a store on another host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.RequestHandlerClass = HubHandler
+        self.content = {path: body for path, (body, _) in SWAHILI.items()}
+        self.gate = ""  # the token that opens miracl/miracl; empty: open to all
+        self.refusal = 401
+        self.seen: list[tuple[str, str, str | None]] = []  # host, path, token
+        self.told: dict[str, str] = {}  # other sums than the right ones
+
+
+class HubHandler(Handler):
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        token = self.headers.get("Authorization")
+        self.server.seen.append((str(self.headers.get("Host")).split(":")[0], self.path, token))
+        path = self.path.removeprefix("/store")
+        content = self.server.content.get(path)
+        if content is None:
+            self.send_error(404)
+            return
+        if self.server.gate and path.startswith("/datasets/miracl/miracl/") and token != f"Bearer {self.server.gate}":
+            self.send_error(self.server.refusal)
+            return
+        blob = SWAHILI[path][1]
+        large = blob is None and self.path == path
+        self.send_response(302 if large else 200)
+        if large:
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/store{path}")
+            self.send_header("X-Linked-Etag", f'"{self.server.told.get(path) or hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Linked-Size", str(len(content)))
+        elif blob:
+            self.send_header("ETag", f'W/"{self.server.told.get(path, blob)}"')
+        self.send_header("Content-Length", "0" if large else str(len(content)))
+        self.end_headers()
+        if body and not large:
+            self.server.hits[path] += 1
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setenv("XIR_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: os.environ["HF_TOKEN"] or None)
+    monkeypatch.delenv("XIR_OFFLINE", raising=False)
+    with Hub() as local:
+        swahili = download.DATASETS["miracl-sw"]
+        files = tuple(RemoteFile(file.path, file.url.replace("https://huggingface.co", local.url)) for file in swahili.files)
+        here = dataclasses.replace(swahili, files=files)
+        monkeypatch.setattr(download, "HUB", local.url)
+        monkeypatch.setattr(download, "DATASETS", {"miracl-sw": here})
+        threading.Thread(target=local.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield local
+        local.shutdown()
+
+
+def hub_refusal() -> str:
+    with pytest.raises(InputError) as caught:
+        download.get("miracl-sw", progress=False)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_files_of_the_hub_are_checked_by_the_sums_that_it_tells(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = download.get("miracl-sw", progress=False)
+    assert folder == tmp_path / "data/miracl-v1.0-sw"
+    for path, (content, _) in SWAHILI.items():
+        kind = {DOCS: "corpus", TOPICS: "topics", QRELS: "qrels"}[path]
+        assert (folder / kind / Path(path).name).read_bytes() == content
+    sums = subprocess.run(["sha256sum", "--check", "--quiet", "checksums.sha256"], cwd=folder, capture_output=True)
+    assert sums.returncode == 0, sums.stderr
+    assert download.verify("miracl-sw") == [] and download.list_datasets()[0]["status"] == "present"
+    monkeypatch.setenv("XIR_OFFLINE", "1")  # what was checked once needs the Hub no more
+    download.get("miracl-sw", progress=False)
+    assert hub.hits == {DOCS: 1, TOPICS: 1, QRELS: 1}
+    (folder / "qrels" / Path(QRELS).name).write_bytes(b"1 Q0 1#0 0\n")
+    assert "has sha256" in download.verify("miracl-sw")[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "says"),
+    [
+        (DOCS, "0" * 64, "arrived with 10000 bytes and sha256"),
+        (TOPICS, "0" * 40, "arrived with 8 bytes and git blob a94278247d59b6ba941b5970f44eedede970364e"),
+        (TOPICS, "abc", "the server tells no sum and size"),
+    ],
+)
+def test_a_file_that_is_not_what_the_hub_tells_is_not_kept(hub: Hub, tmp_path: Path, path: str, told: str, says: str) -> None:
+    hub.told[path] = told
+    message = hub_refusal()
+    assert f"{hub.url}{path}: {says}" in message
+    assert not [name for name in files_in(tmp_path) if name.endswith(Path(path).name)]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_answer_says_what_opens_it(hub: Hub, tmp_path: Path, status: int) -> None:
+    hub.gate, hub.refusal = "hf_right", status
+    message = hub_refusal()
+    assert f"{hub.url}{TOPICS}: the server answered {status}" in message
+    assert f"accept the terms at {hub.url}/datasets/miracl/miracl and set HF_TOKEN" in message
+    assert files_in(tmp_path) == ["miracl-v1.0-sw/checksums.sha256", "miracl-v1.0-sw/corpus/docs-0.jsonl.gz"]
+
+
+def test_the_token_opens_the_gate_and_is_told_to_the_hub_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.gate = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    download.get("miracl-sw", progress=False)
+    assert {token for host, _, token in hub.seen if host == "127.0.0.1"} == {"Bearer hf_right"}
+    assert [token for host, _, token in hub.seen if host == "localhost"] == [None]  # the store of large files
+
+
+def test_a_mirror_is_not_told_the_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    download.get("miracl-sw", base_url=hub.url.replace("127.0.0.1", "localhost"), progress=False)
+    assert {token for _, _, token in hub.seen} == {None}
+
+
+def test_a_file_put_there_by_hand_is_checked_and_not_fetched(hub: Hub, tmp_path: Path) -> None:
+    target = tmp_path / "data/miracl-v1.0-sw/corpus/docs-0.jsonl.gz"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(SWAHILI[DOCS][0])
+    assert any("no sum on record" in line for line in download.verify("miracl-sw"))
+    download.get("miracl-sw", progress=False)
+    assert hub.hits == {TOPICS: 1, QRELS: 1} and download.verify("miracl-sw") == []
+
+
+def test_every_language_of_miracl_has_its_files() -> None:
+    names = {name for name in download.DATASETS if name.startswith("miracl-")}
+    assert len(names) == 18
+    german = download.DATASETS["miracl-de"].files
+    assert len(german) == 32 + 2  # upstream's loading script names 32 files
+    assert german[31].url.endswith("/miracl-corpus-v1.0-de/docs-31.jsonl.gz")
+
+
 def test_the_table_pins_every_address() -> None:
     """A moving address (a branch) or a malformed sum would make a download unrepeatable."""
     for data in download.DATASETS.values():
         remotes = data.files or (data.archive,)
-        assert data.licence and data.parts and data.download_size > 0
+        assert data.licence and data.parts
+        assert data.download_size > 0 or not any(file.sha256 for file in data.files)
         for file in remotes:
             assert file is not None and file.url.startswith("https://")
-            assert len(file.sha256) == 64 and set(file.sha256) <= set("0123456789abcdef")
-            if "githubusercontent" in file.url:
-                revision = file.url.split("/")[5]
+            if file.sha256 is None:  # only the Hub tells sums
+                assert file.url.startswith("https://huggingface.co/datasets/") and file.size is None
+            else:
+                assert len(file.sha256) == 64 and set(file.sha256) <= set("0123456789abcdef")
+            if "githubusercontent" in file.url or "huggingface" in file.url:
+                revision = file.url.split("/resolve/")[1].split("/")[0] if "huggingface" in file.url else file.url.split("/")[5]
                 assert len(revision) == 40 and set(revision) <= set("0123456789abcdef")
 
 
@@ -349,6 +517,11 @@ def test_the_table_agrees_with_the_checksums_beside_the_data() -> None:
     for name in ("xquad-r", "mlqa-r"):
         table = {f"{name}/{file.path}": file.sha256 for file in download.DATASETS[name].files}
         assert table == {path: value for path, value in known.items() if path.startswith(f"{name}/") and path.endswith(".json")}
+        assert download.verify(name) == []
+    for name in ("belebele", "miracl-yo"):
+        folder = download.DATASETS[name].folder.name
+        table = {f"{folder}/{file.path}": file.sha256 for file in download.DATASETS[name].files}
+        assert table == {path: value for path, value in known.items() if path.startswith(f"{folder}/")}
         assert download.verify(name) == []
     members = {f"mlqa-v1/{member.path}" for member in download.DATASETS["mlqa-v1"].members}
     assert members == {path for path in known if path.startswith("mlqa-v1/") and path.endswith(".json")}

@@ -1,19 +1,28 @@
 """Fetch the data sets from upstream at pinned revisions, whole or not at all, and say what is there.
 
 Every download is checked against a SHA-256 before it gets its name, so what lies in the data folder is right or
-was put there by someone else, which `verify` tells. Two sources of sums:
+was put there by someone else, which `verify` tells. Sources of sums:
 
 - XQuAD-R and MLQA-R: the files of github.com/google-research-datasets/lareqa at the revisions named below.
 - MLQA v1: upstream publishes one archive and no sum; the sum here is the one TensorFlow Datasets has on record
   (tensorflow_datasets/url_checksums/mlqa.txt). Of its 49 test files the sixteen that `mlqa` reads are unpacked.
   They carry titles and answers, and copies without those load as the same table, so the unpacked files are
   verified by what matters, the number of questions in each, and not by sum.
+- Belebele and MIRACL Yoruba: files of the Hub's data sets facebook/belebele, miracl/miracl and miracl/miracl-corpus at the
+  revisions named below, with the sums of the copies that this project was made with.
+- MIRACL's other 17 languages: the same repositories and revisions. No sum of theirs is on record here, so the Hub is asked
+  for it before the download: the SHA-256 of a large file, the git blob's SHA-1 of a small one. A revision is the hash of
+  a commit, so both are fixed. The SHA-256 of what arrived is kept in `checksums.sha256` beside the files.
+
+miracl/miracl is gated: the Hub gives it only to who accepted its terms; a token in HF_TOKEN, or of `hf auth login`, is sent.
 
 Knows no record type and no model. The network is touched by `get` alone.
 """
 
+import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -24,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from xir_lib.corpora import mlqa, squad
+from xir_lib.corpora import belebele, miracl, mlqa, squad
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path, data_dir, offline
 
@@ -35,16 +44,22 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # for what may pass: a broken-off body, a stall, a server error
 PAUSE = 1.0  # seconds before the second attempt, twice that before the third
+RECORD = "checksums.sha256"  # in a data set's folder, as `sha256sum` writes it: files whose sum the Hub told
+HUB = "https://huggingface.co"
+SHA256_DIGITS = 64  # a sum of 40 is the SHA-1 of a git blob
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file at a fixed address; `path` is relative to the data set's folder, `size` in bytes."""
+    """A file at a fixed address; `path` is relative to the data set's folder, `size` in bytes.
+
+    Without `sha256` and `size` it is a file of the Hub, which tells both when asked.
+    """
 
     path: str
     url: str
-    sha256: str
-    size: int
+    sha256: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,8 @@ class Member:
 class DataSet:
     """Either plain `files`, or `members` of one `archive`, which is deleted once they are unpacked.
 
-    In the archive the members lie in one folder, `root`.
+    In the archive the members lie in one folder, `root`. The data set's own folder has its name, unless `directory` says
+    otherwise.
     """
 
     name: str
@@ -69,6 +85,12 @@ class DataSet:
     archive: RemoteFile | None = None
     root: str = ""
     members: tuple[Member, ...] = ()
+    directory: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set lies."""
+        return data_dir() / (self.directory or self.name)
 
     @property
     def parts(self) -> tuple[RemoteFile | Member, ...]:
@@ -77,8 +99,8 @@ class DataSet:
 
     @property
     def download_size(self) -> int:
-        """Bytes to fetch."""
-        return sum(file.size for file in self.files) + (self.archive.size if self.archive else 0)
+        """Bytes to fetch as far as they are known here; 0 where the Hub is asked."""
+        return sum(file.size or 0 for file in (*self.files, *([self.archive] if self.archive else [])))
 
 
 _LAREQA = "https://raw.githubusercontent.com/google-research-datasets/lareqa"
@@ -119,6 +141,54 @@ _MLQA_QUESTIONS = {
     "vi": {"de": 1675},
     "zh": {"ar": 1912, "de": 1621, "es": 1947, "hi": 1767, "vi": 1943},
 }
+_BELEBELE = {
+    "af": (885_015, "4bfdca78626ead35c4eea5a218c2ce58511d49dbe432889fc398ccd5077e791b"),
+    "am": (2_174_483, "73b094d1fc83b450c4939e16f463cb3a9547a391a7317c3a4fe8978266590c01"),
+    "bm": (1_074_403, "89d7b2f27eb5c25c2e2c051162d7bf3e76d1419c5c179c58b233f42b1f06b964"),
+    "en": (836_071, "15af884c2b5994fdc71199e79d553a1864b08ce1b31894aa87f6be925a064a31"),
+    "ig": (1_120_083, "269307012c915a86d59d81f58a732c275f3dbd95b507e2a8e1c47662fda0a9aa"),
+    "nso": (1_010_429, "01f04935f7c57eceab4b25b881434061a8810cba7378e530701bd4d8c486e028"),
+    "sn": (905_446, "cf043faf2d84196ad05063372c9d96a0e0eb6a00365c59a89990590abaedbc78"),
+    "st": (946_142, "fa1dfd928c93e2bdd017c29346b5a42cee4770d91c67f5801d4ba49dfe063096"),
+    "tn": (974_976, "4c5856667216aa53b0149f5a4f1493cc474493bbbeff70e4c959d8f67500b095"),
+    "ts": (961_455, "0e584b91833d2ec8851f1b1909d209d45310016b9dc2ec1e1243009cc76dbc24"),
+    "xh": (873_497, "1dc68c36b6e64ff7b334257fc295baf578be3e3837ecc7bef131f51e81055b11"),
+    "zu": (899_436, "d2fa78331403cbfec591bc121513bb19356bc4b8ee7b1b4d8048ef5e5a8028c5"),
+}
+_MIRACL_YO = {
+    "corpus/docs-0.jsonl.gz": (2_993_190, "1f3d429ff859f9b630c91810034d5bb977561f33ae2c9de5f4cf1b9b35aab97b"),
+    "topics/topics.miracl-v1.0-yo-dev.tsv": (5_983, "b24558e43e1965d5cfe7440a5bf3bf66d70529474ff76e64bfa72026129b2d2e"),
+    "qrels/qrels.miracl-v1.0-yo-dev.tsv": (24_820, "39a219ef0b593f6056e4ad1d65b9c03345730efa5107f0abd4a4a44ef2f6f0d2"),
+}
+_MIRACL_REVISIONS = {
+    "miracl-corpus": "d921ec7e349ce0d28daf30b2da9da5ee698bef0d",  # all 18 languages
+    "miracl": "c83d354623fc0b7172e664ade0404df78624abe3",  # in which the Yoruba judgements were mended
+}
+
+
+def _hub(path: str, repository: str, revision: str, file: str, known: tuple[int, str] | None) -> RemoteFile:
+    size, sha256 = known or (None, None)
+    return RemoteFile(path, f"{HUB}/datasets/{repository}/resolve/{revision}/{file}", sha256, size)
+
+
+def _miracl(lang: str) -> DataSet:
+    known = _MIRACL_YO if lang == "yo" else {}
+    folder = miracl.folder_name(lang)
+    corpus, judged = _MIRACL_REVISIONS["miracl-corpus"], _MIRACL_REVISIONS["miracl"]
+    files = [
+        _hub(path, "miracl/miracl-corpus", corpus, f"miracl-corpus-v1.0-{lang}/{Path(path).name}", known.get(path))
+        for path in miracl.corpus_files(lang)
+    ]
+    for path in (miracl.split_file(lang, kind, "dev") for kind in ("topics", "qrels")):
+        files.append(_hub(path, "miracl/miracl", judged, f"{folder}/{path}", known.get(path)))
+    return DataSet(
+        f"miracl-{lang}",
+        f"MIRACL v1.0 {lang}: the full corpus, topics and judgements of dev (evaluation; gated)",
+        "Apache-2.0, text CC BY-SA",
+        files=tuple(files),
+        directory=folder,
+    )
+
 
 DATASETS: dict[str, DataSet] = {
     data.name: data
@@ -152,6 +222,22 @@ DATASETS: dict[str, DataSet] = {
                 for query_lang, questions in counts.items()
             ),
         ),
+        DataSet(
+            "belebele",
+            "Belebele in English and eleven African languages: 900 questions on 488 passages (evaluation, training by split)",
+            "CC BY-SA 4.0",
+            files=tuple(
+                _hub(
+                    belebele.file_name(lang),
+                    "facebook/belebele",
+                    "75b399394a9803252cfec289d103de462763db7c",
+                    f"data/{belebele.file_name(lang)}",
+                    known,
+                )
+                for lang, known in _BELEBELE.items()
+            ),
+        ),
+        *(_miracl(lang) for lang in miracl.LANGUAGES),
     )
 }
 
@@ -163,16 +249,15 @@ def list_datasets() -> list[dict[str, Any]]:
     """
     rows = []
     for data in DATASETS.values():
-        folder = data_dir() / data.name
         problems = verify(data.name)
-        some = any(os.path.exists(folder / part.path) for part in data.parts)  # noqa: PTH110 (see _problem)
+        some = any(os.path.exists(data.folder / part.path) for part in data.parts)  # noqa: PTH110 (see _problem)
         rows.append(
             {
                 "name": data.name,
                 "description": data.description,
                 "licence": data.licence,
                 "download_size": data.download_size,
-                "folder": str(folder),
+                "folder": str(data.folder),
                 "status": "present" if not problems else "wrong" if some else "missing",
                 "problems": problems,
             }
@@ -183,8 +268,8 @@ def list_datasets() -> list[dict[str, Any]]:
 def verify(name: str) -> list[str]:
     """Return one line for each file of a data set that is missing or not what it should be; empty if all is well."""
     data = _dataset(name)
-    folder = data_dir() / data.name
-    problems = (_problem(folder / part.path, part) for part in data.parts)
+    record = _recorded(data.folder)
+    problems = (_problem(data.folder / part.path, part, record) for part in data.parts)
     return [problem for problem in problems if problem]
 
 
@@ -197,7 +282,7 @@ def get(name: str, *, base_url: str | None = None, progress: bool = True, timeou
     connection and for each silence after it. Every failure is an `InputError`, and leaves no part of a file.
     """
     data = _dataset(name)
-    folder = data_dir() / data.name
+    folder = data.folder
     if not verify(name):
         return folder
     try:
@@ -220,14 +305,17 @@ def _dataset(name: str) -> DataSet:
     return DATASETS[name]
 
 
-def _problem(path: Path, part: RemoteFile | Member) -> str | None:
+def _problem(path: Path, part: RemoteFile | Member, record: dict[str, str]) -> str | None:
     if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises where the folder cannot be entered)
         return f"{path} is missing"
     if isinstance(part, RemoteFile):
-        if path.stat().st_size != part.size:
+        expected = part.sha256 or record.get(part.path)
+        if expected is None:
+            return f"{path} has no sum on record; `xir data get` asks the Hub for it"
+        if part.size is not None and path.stat().st_size != part.size:
             return f"{path} has {path.stat().st_size} bytes, expected {part.size}"
         found = _sha256(path)
-        return None if found == part.sha256 else f"{path} has sha256 {found}, expected {part.sha256}"
+        return None if found == expected else f"{path} has sha256 {found}, expected {expected}"
     try:
         questions = sum(len(paragraph.questions) for paragraph in squad.read(path, sentences=False))
     except InputError as error:
@@ -265,24 +353,31 @@ def _fetch(file: RemoteFile, folder: Path, base_url: str | None, progress: bool,
     import requests
 
     target = folder / file.path
-    if _problem(target, file) is None:
+    if _problem(target, file, _recorded(folder)) is None:
         return
     if offline():
         raise InputError(f"XIR_OFFLINE is set; unset it to download {file.url}, or put the file at {target}")
     url = file.url if base_url is None else base_url.rstrip("/") + urlsplit(file.url).path
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with atomic_path(target) as temporary:
-                _download(url, temporary, file.size, progress, timeout)
-                found = _sha256(temporary)
-                if found != file.sha256:
-                    raise InputError(
-                        f"{url}: arrived with {temporary.stat().st_size} bytes and sha256 {found}, "
-                        f"expected {file.size} and {file.sha256}; nothing was kept"
-                    )
+            expected, size = (file.sha256, file.size) if file.sha256 else _ask_hub(url, timeout)
+            if not target.is_file() or _sum(target, expected) != expected:
+                with atomic_path(target) as temporary:
+                    _download(url, temporary, size or 0, progress, timeout)
+                    found = _sum(temporary, expected)
+                    if found != expected:
+                        kind = "sha256" if len(expected) == SHA256_DIGITS else "git blob"
+                        raise InputError(
+                            f"{url}: arrived with {temporary.stat().st_size} bytes and {kind} {found}, "
+                            f"expected {size} and {expected}; nothing was kept"
+                        )
+            if file.sha256 is None:
+                _record(folder, file.path)
             log.info("downloaded %s", target)
             return
         except requests.RequestException as error:
+            if gate := _gate(error, url):
+                raise InputError(f"{url}: {gate}") from error
             what, may_pass = _explain(error, timeout)
             if not may_pass or attempt == ATTEMPTS:
                 tried = f" ({attempt} attempts)" if attempt > 1 else ""
@@ -291,15 +386,81 @@ def _fetch(file: RemoteFile, folder: Path, base_url: str | None, progress: bool,
             time.sleep(PAUSE * attempt)
 
 
+def _headers(url: str) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity"}  # a compressed body would hide its length, by which a broken-off one is noticed
+    if url.startswith(f"{HUB}/"):  # no mirror is told the token
+        from huggingface_hub import get_token
+
+        if token := get_token():
+            headers["Authorization"] = f"Bearer {token}"  # requests drops it where the Hub redirects to another host
+    return headers
+
+
+def _ask_hub(url: str, timeout: float) -> tuple[str, int]:
+    """Return the sum and the size in bytes that the Hub has on record for a file.
+
+    A large file is redirected to its store, and the Hub's own answer holds the SHA-256 of its content; the ETag of a small
+    one is the SHA-1 of its git blob.
+    """
+    import requests
+
+    answer = requests.head(url, headers=_headers(url), timeout=timeout, allow_redirects=False)
+    answer.raise_for_status()
+    tag = answer.headers.get("X-Linked-ETag") or answer.headers.get("ETag") or ""
+    size = answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or ""
+    found = tag.removeprefix("W/").strip('"')
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", found) or not size.isdigit():
+        raise InputError(f"{url}: the server tells no sum and size of it (ETag {tag!r}, size {size!r}); use the Hub itself")
+    return found, int(size)
+
+
+def _sum(path: Path, like: str) -> str:
+    """Return the sum of a file in the kind of `like`: its SHA-256, or the SHA-1 of its git blob."""
+    if len(like) == SHA256_DIGITS:
+        return _sha256(path)
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """Return the sums in a data set's record, by path."""
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: found for found, name in lines}
+
+
+def _record(folder: Path, path: str) -> None:
+    sums = {**_recorded(folder), path: _sha256(folder / path)}
+    with atomic_path(folder / RECORD) as temporary:
+        temporary.write_text("".join(f"{found}  {name}\n" for name, found in sorted(sums.items())), encoding="utf-8")
+
+
+def _gate(error: "requests.RequestException", url: str) -> str | None:
+    """Say what opens a file that the Hub does not give to everybody; None for any other error."""
+    import requests
+
+    if not isinstance(error, requests.HTTPError) or error.response is None or not url.startswith(f"{HUB}/"):
+        return None
+    if error.response.status_code not in (401, 403):
+        return None
+    page = url.split("/resolve/")[0]
+    return (
+        f"the server answered {error.response.status_code} {error.response.reason}: accept the terms at {page} "
+        "and set HF_TOKEN to a token of that account"
+    )
+
+
 def _download(url: str, target: Path, size: int, progress: bool, timeout: float) -> None:
     import pooch
     from tqdm import tqdm
 
     with tqdm(desc=url.rsplit("/", 1)[-1], total=size, unit="B", unit_scale=True, disable=not progress) as bar:
-        # identity: a compressed body would hide its length, by which a broken-off one is noticed
-        fetch = pooch.HTTPDownloader(
-            progressbar=bar, chunk_size=1 << 16, timeout=timeout, headers={"Accept-Encoding": "identity"}
-        )
+        fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=timeout, headers=_headers(url))
         fetch(url, str(target), None)
 
 
@@ -340,7 +501,7 @@ def _unpack(data: DataSet, folder: Path) -> None:
     archive = folder / data.archive.path if data.archive else folder
     with zipfile.ZipFile(archive) as bundle:
         for member in data.members:
-            if _problem(folder / member.path, member) is None:
+            if _problem(folder / member.path, member, {}) is None:
                 continue
             name = f"{data.root}/{member.path}"
             if name not in bundle.namelist():
@@ -348,6 +509,6 @@ def _unpack(data: DataSet, folder: Path) -> None:
             with atomic_path(folder / member.path) as temporary:
                 with bundle.open(name) as source, temporary.open("wb") as target:
                     shutil.copyfileobj(source, target)
-                if problem := _problem(temporary, member):
+                if problem := _problem(temporary, member, {}):
                     raise InputError(f"{archive}, {name}: {problem.removeprefix(str(temporary)).strip()}")
     archive.unlink()
