@@ -49,7 +49,7 @@ def data_list(as_json: AsJson = False) -> None:
     rows = list_datasets()
     if not as_json:
         short = ("name", "status", "licence", "folder")
-        rows = [{**{key: row[key] for key in short}, "MB": row["download_size"] / 1e6} for row in rows]
+        rows = [{**{key: row[key] for key in short}, "MB": row["download_size"] / 1e6 or "?"} for row in rows]
     _show(rows, as_json)
 
 

@@ -183,7 +183,8 @@ def evaluate(
             **(config or {}),
         },
     }
-    per_query = pd.concat([per_query, bias.rank_distance(together, queries)], ignore_index=True)
+    if "rank_distance" in result["bias"]:  # refused where the pool is not parallel: MIRACL, a mixed pool
+        per_query = pd.concat([per_query, bias.rank_distance(together, queries)], ignore_index=True)
     for name, table in (("per_query", per_query), ("group_sums", metrics.group_sums(per_query))):
         with atomic_path(out / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
@@ -349,12 +350,17 @@ def _tokens(encoder: Encoder, task: RetrievalTask, rival: Rival) -> tuple[list[l
 def _score(
     apart: retrieval.RelevantRanks, together: retrieval.RelevantRanks, queries: pd.DataFrame, languages: list[str]
 ) -> pd.DataFrame:
-    """Return `metrics.score_settings`, the multilingual setting by the one ranks and the others by the other."""
+    """Return `metrics.score_settings`, the multilingual setting by the one ranks and the others by the other.
+
+    A task of one language, as MIRACL's are, has no multilingual setting: it would be the same pool again.
+    """
     per_query = metrics.score_settings(together, queries, languages, metrics.MEASURES)
+    multilingual = metrics.SETTINGS[-1]
+    if len(languages) == 1:
+        return per_query[per_query["setting"] != multilingual]
     if apart is together:
         return per_query
     alone = metrics.score_settings(apart, queries, languages, metrics.MEASURES)
-    multilingual = metrics.SETTINGS[-1]
     return pd.concat(
         [alone[alone["setting"] != multilingual], per_query[per_query["setting"] == multilingual]], ignore_index=True
     )
