@@ -120,6 +120,7 @@ def test_files_follow_the_contract(encoder: Encoder, tmp_path: Path) -> None:
         "R@10": 240,
         "nDCG@10": 240,
         "MRR@10": 240,
+        "R@100": 240,
         "rank distance": 60,
     }
     with (tmp_path / "run.trec").open() as file:
