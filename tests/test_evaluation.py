@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import pytrec_eval
 import torch
@@ -16,6 +17,7 @@ from test_encoders import build_tiny
 from toy import IDS, LANGS, toy_task
 
 from xir_lib import encoders, evaluation
+from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Encoder, evaluate, fit_curve
 from xir_lib.fitting import remove_language
@@ -388,3 +390,42 @@ def test_pooling_is_part_of_the_key(encoder: Encoder, tmp_path: Path) -> None:
     path = next(other.glob("1_*/config.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling_mode": "cls"}))
     assert Encoder(str(other)).fingerprint != encoder.fingerprint
+
+
+def test_run_and_qrels_are_all_that_trec_s_tools_need(encoder: Encoder, tmp_path: Path) -> None:
+    result = evaluate(encoder, toy_task(), tmp_path, trec_run=60)
+    with (tmp_path / "run.trec").open() as run, (tmp_path / "qrels.trec").open() as qrels:
+        evaluator = pytrec_eval.RelevanceEvaluator(pytrec_eval.parse_qrel(qrels), {"map", "recip_rank", "ndcg_cut_10"})
+        oracle = pd.DataFrame(evaluator.evaluate(pytrec_eval.parse_run(run))).T
+    assert len(oracle) == 60
+    for measure, name in (("map", "mAP"), ("ndcg_cut_10", "nDCG@10")):
+        assert result["settings"]["multilingual"][name] == pytest.approx(oracle[measure].mean(), abs=1e-9)
+    evaluate(encoder, toy_task(), tmp_path)
+    assert not (tmp_path / "run.trec").exists() and not (tmp_path / "qrels.trec").exists()  # of another call
+    task = toy_task()
+    ids = pa.array([f"a {name}" for name in task.passages["doc_id"].to_pylist()])
+    judged = pa.array([f"a {name}" for name in task.qrels["doc_id"].to_pylist()])
+    blank = RetrievalTask(
+        "toy", task.queries, task.passages.set_column(0, "doc_id", ids), task.qrels.set_column(1, "doc_id", judged)
+    )
+    assert evaluate(encoder, blank, tmp_path)["settings"] == result["settings"]
+    with pytest.raises(InputError, match="doc_id 'a ai-xx' holds white space"):
+        evaluate(encoder, blank, tmp_path, trec_run=5)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other vectors"])
+def test_a_broken_cache_is_filled_again(
+    encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    ours = Encoder(encoder.name, cache=tmp_path / "cache")
+    first = evaluate(ours, toy_task(), tmp_path / "out")
+    paths = list((tmp_path / "cache").glob("*.npy"))
+    good = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        if damage == "cut":
+            path.write_bytes(good[path][:50])
+        else:
+            np.save(path, np.ones((3, 4), np.float32))
+    assert evaluate(ours, toy_task(), tmp_path / "out") == first
+    assert {path: path.read_bytes() for path in paths} == good
+    assert caplog.text.count("does not hold the vectors of its texts") == len(paths) == 6

@@ -192,7 +192,9 @@ def evaluate(
         ),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
-    trec_run: Annotated[int, typer.Option(min=0, help="Also write the top K of the multilingual pool as run.trec.")] = 0,
+    trec_run: Annotated[
+        int, typer.Option(min=0, help="Also write the top K of the multilingual pool as run.trec, beside qrels.trec.")
+    ] = 0,
     shards: Annotated[
         Path | None,
         typer.Option(help="A folder for the passages' vectors, searched file by file: for pools that do not fit in memory."),

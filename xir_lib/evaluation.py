@@ -5,6 +5,7 @@ multilingual setting, and the rank distance of the parallel answers. Knows no pa
 are kept by content, so a rival on the same model, or a second task's means, costs no second encoding.
 """
 
+import contextlib
 import copy
 import hashlib
 import logging
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, shards
 from xir_lib.corpora.records import RetrievalTask
@@ -81,7 +83,11 @@ class Encoder:
             digest.update(b"\0" + text.encode())
         path = self.cache / f"{digest.hexdigest()[:24]}.npy"
         if path.exists():
-            return np.load(path, allow_pickle=False)
+            with contextlib.suppress(ValueError, EOFError, OSError):
+                stored = np.load(path, allow_pickle=False)
+                if stored.shape == (len(texts), self.model.get_embedding_dimension()):
+                    return stored
+            log.warning("%s does not hold the vectors of its texts; they are computed again", path)
         vectors = encode(self.model, texts, prompt=prompt, precision=self.precision, progress=progress)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, vectors)
@@ -129,7 +135,8 @@ def evaluate(
         fit: where the means or directions of `centring` and `lir-R` come from, one of `fitting.FITS`.
         fit_on: the tasks that `foreign`, and for queries `corpus`, take texts from: the first that has a language counts.
         fit_texts: at most so many texts per language and role, the first in the order of a hash of their ids.
-        trec_run: also write the top `trec_run` of the pool of all languages as `run.trec`.
+        trec_run: also write the top `trec_run` of the pool of all languages as `run.trec`, and the judgements as
+            `qrels.trec`: what trec_eval and ir_measures read.
         in_shards: a folder for the passages' vectors as float16 files, ranked one after another (`shards`): for pools that
             do not fit in memory. Not with a rival.
         config: more for the result's key.
@@ -140,8 +147,10 @@ def evaluate(
     check_rival(task, chosen, fit, fit_on)
     if in_shards and rival != "none":
         raise InputError(f"rival {rival!r} needs all vectors in memory; leave out the shards or the rival")
+    if trec_run:
+        _check_trec_ids(task)
     out = Path(out)
-    for name in ("metrics.json", "run.trec"):
+    for name in ("metrics.json", "run.trec", "qrels.trec"):
         (out / name).unlink(missing_ok=True)  # so that a break never leaves one model's numbers beside another's
     queries = task.queries.to_pandas()
     doc_langs = np.searchsorted(task.languages, task.passages["lang"].to_numpy(zero_copy_only=False))
@@ -192,6 +201,7 @@ def evaluate(
         doc_ids = task.passages["doc_id"].to_pylist()
         rows, scores = best or parts.top_of(scored(), len(queries), doc_ids, trec_run)
         write_trec_run(out / "run.trec", task, rows[:, :trec_run], scores[:, :trec_run])
+        write_trec_qrels(out / "qrels.trec", task)
     write_json(out / "metrics.json", result)  # last: its presence says that the evaluation is complete
     return result
 
@@ -311,6 +321,23 @@ def write_trec_run(path: Path, task: RetrievalTask, rows: np.ndarray, scores: np
             file.writelines(
                 f"{query_id} Q0 {doc_ids[doc]} {rank} {value:.9g} xir\n"
                 for rank, (doc, value) in enumerate(zip(row, score, strict=True), 1)
+            )
+
+
+def write_trec_qrels(path: Path, task: RetrievalTask) -> None:
+    """Write the judgements in TREC's four columns (query, 0, passage, grade), atomically."""
+    columns = (task.qrels[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(f"{query_id} 0 {doc_id} {grade}\n" for query_id, doc_id, grade in zip(*columns, strict=True))
+
+
+def _check_trec_ids(task: RetrievalTask) -> None:
+    for table, column in ((task.queries, "query_id"), (task.passages, "doc_id")):
+        blank = table.filter(pc.match_substring_regex(table[column], r"\s"))
+        if blank.num_rows:
+            raise InputError(
+                f"{column} {blank[column][0].as_py()!r} holds white space, which ends an id in TREC's files; "
+                "write the ids without or leave the run out"
             )
 
 
