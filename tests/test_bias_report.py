@@ -121,19 +121,27 @@ def test_the_page_stands_alone_and_says_the_same_as_the_others(model: str, tmp_p
     )
 
 
-def select(task: RetrievalTask, query_langs: str, doc_langs: str) -> RetrievalTask:
-    """Keep the queries and passages of some languages."""
+def select(task: RetrievalTask, query_langs: str, doc_langs: str, own: bool = False) -> RetrievalTask:
+    """Keep the queries and passages of some languages, and only judgements that stay within one if `own`."""
     parts = [
         part.filter(pa.array([row["lang"] in langs for row in part.to_pylist()]))
         for part, langs in ((task.queries, query_langs), (task.passages, doc_langs))
     ]
-    keep = [row["query_id"][-2:] in query_langs and row["doc_id"][-2:] in doc_langs for row in task.qrels.to_pylist()]
+    keep = [
+        row["query_id"][-2:] in query_langs
+        and row["doc_id"][-2:] in doc_langs
+        and (not own or row["query_id"] == row["doc_id"])
+        for row in task.qrels.to_pylist()
+    ]
     return RetrievalTask("part", *parts, task.qrels.filter(pa.array(keep)))
 
 
 @pytest.mark.parametrize(
     ("task", "fixes", "pictures"),
     [
+        (select(toy_task(), "xx yy zz", "xx yy zz", own=True), 3, {"heatmaps"}),
+        (select(toy_task(), "xx", "xx"), 1, set()),
+        (select(toy_task(), "xx yy", "zz"), 1, set()),  # no query in the pool's language
         (select(toy_task(), "xx", "yy zz"), 3, {"rank distance", "heatmaps"}),
         (toy_task(ids=IDS[:5]), 2, {"rank distance", "heatmaps"}),  # one group: nothing to fit a mean on
     ],
