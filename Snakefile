@@ -46,6 +46,7 @@ def evaluate_command(run, task):
         options += ["--rival", rival]
     for name in evaluation.fit_on:
         options += ["--fit-on", BUILD / "data" / "tasks" / name]
+    options += ["--fit", evaluation.fit] if evaluation.fit != "foreign" else []
     options += ["--fit-texts", evaluation.fit_texts] if evaluation.fit_texts else []
     return shlex.join([PYTHON, "-m", "xir_lib", "evaluate", *map(str, options)])
 
@@ -116,12 +117,11 @@ rule evaluate:
         lambda w: [BUILD / "data" / "tasks" / name for name in [w.task, *TASKS[w.task].fit_on]],
     output:
         BUILD / "evaluations" / "{run}" / "{task}" / "metrics.json",
-        [BUILD / "evaluations" / "{run}" / "{task}" / rival / "metrics.json" for rival in RIVALS],
     params:
         command=lambda w: evaluate_command(w.run, w.task),
         code=code_digest(
             *("evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "bundled.py"),
-            *("rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py"),
+            *("rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py"),
         ),
     shell:
         "{params.command}"

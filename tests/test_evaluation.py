@@ -111,6 +111,10 @@ def test_files_follow_the_contract(encoder: Encoder, tmp_path: Path) -> None:
     result = evaluate(encoder, toy_task(), tmp_path, trec_run=5)
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written == json.loads(json.dumps(result))
+    robust = {row["statistic"]: row for row in written["robustness"]["summary"]}
+    assert robust["mean"]["pairs"] == 6 and robust["worst"]["keep"] <= robust["p10"]["keep"] <= robust["mean"]["keep"]
+    assert robust["mean"]["alone"] == pytest.approx(written["settings"]["cross-lingual"]["mAP"], abs=1e-9)
+    assert len(written["robustness"]["cells"]) == 9
     assert set(written["settings"]) == {"monolingual", "cross-lingual", "multilingual"}
     assert {"mean", "median", "per_language", "ideal", "random"} <= written["bias"]["rank_distance"].keys()
     assert (written["counts"]["queries"], written["counts"]["passages"]) == (60, 60)

@@ -112,6 +112,8 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"rivals": ["centring"]}, "rivals lacks none"),
         ({"evaluations": [{"task": "atlas-qa"}]}, "centring on atlas-qa needs fit_on"),
         ({"evaluations": [{"task": "xquad-r", "fit_on": ["xquad-r"]}]}, "fit_on of xquad-r holds 'xquad-r'"),
+        ({"evaluations": [{"task": "mlqa-r", "fit": "cross-fit", "fit_on": ["xquad-r"]}]}, "takes its texts from the task itself"),
+        ({"evaluations": [{"task": "mlqa-r", "fit": "own"}]}, "evaluations.0.fit"),
         ({3: "x"}, "3"),
         ({"data": {"source": "wikipedia"}}, "data: .*'wikipedia'"),
         ({"data": {"source": "mixture", "datasets": [], "query_tokens": 1, "passage_tokens": 1}}, "at least 2 items"),

@@ -8,6 +8,7 @@ are kept by content, so a rival on the same model, or a second task's means, cos
 import contextlib
 import copy
 import hashlib
+import json
 import logging
 import re
 import shutil
@@ -21,11 +22,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, shards
+from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, robustness, shards
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
-from xir_lib.rivals import Rival, is_rival, parse_rival
+from xir_lib.rivals import FITS, Rival, is_rival, parse_rival, result_folder
 from xir_lib.run_record import environment, write_json
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def evaluate(
         task: what is judged.
         out: the folder of the files.
         rival: a name of `rivals.parse_rival`.
-        fit: where the means or directions of `centring` and `lir-R` come from, one of `fitting.FITS`.
+        fit: where the means or directions of `centring` and `lir-R` come from, one of `FITS`.
         fit_on: the tasks that `foreign`, and for queries `corpus`, take texts from: the first that has a language counts.
         fit_texts: at most so many texts per language and role, the first in the order of a hash of their ids.
         trec_run: also write the top `trec_run` of the pool of all languages as `run.trec`, and the judgements as
@@ -181,6 +182,7 @@ def evaluate(
         "micro": metrics.micro(per_query),
         "recall_ceilings": metrics.recall_ceilings(together, queries),
         "bias": bias.bias_card(together, queries, task.languages),
+        **_robustness(apart, together, queries, task.languages),
         "counts": {"queries": task.queries.num_rows, "passages": task.passages.num_rows, "languages": task.languages},
         "config": {
             "rival": rival,
@@ -271,21 +273,10 @@ def write_fit_curves(
 
 def check_rival(task: RetrievalTask, rival: Rival, fit: str, fit_on: Sequence[RetrievalTask]) -> None:
     """Refuse an unknown fit, and a rival that lacks texts for its fit (`fitting.check_fit`); most rivals need none."""
-    if fit not in fitting.FITS:
-        raise InputError(f"unknown fit {fit!r}; use {', '.join(fitting.FITS)}")
+    if fit not in FITS:
+        raise InputError(f"unknown fit {fit!r}; use {', '.join(FITS)}")
     if rival.rank is not None:
         fitting.check_fit(task, fit, fit_on)
-
-
-def result_folder(rival: str, fit: str) -> str:
-    """Return the folder of a rival inside that of the plain evaluation: its name, and the fit if that is not the primary.
-
-    >>> result_folder("centring", "foreign"), result_folder("centring+z-score", "corpus"), result_folder("bm25", "corpus")
-    ('centring', 'centring+z-score-corpus', 'bm25')
-    """
-    if rival == "none":
-        return ""
-    return rival if fit == fitting.FITS[0] or parse_rival(rival).rank is None else f"{rival}-{fit}"
 
 
 def plan(
@@ -308,7 +299,7 @@ def remove_stale(out: Path, keep: Collection[str]) -> None:
     """Remove the results of rivals in `out` that are not in `keep`, and the curve: they may be of another model."""
     (Path(out) / "fit_curve.csv").unlink(missing_ok=True)
     for folder in [file.parent for file in Path(out).glob("*/metrics.json")]:
-        name = re.sub(f"-({'|'.join(fitting.FITS[1:])})$", "", folder.name)
+        name = re.sub(f"-({'|'.join(FITS[1:])})$", "", folder.name)
         if name != "none" and folder.name not in keep and is_rival(name):
             shutil.rmtree(folder)
 
@@ -391,6 +382,21 @@ def _score(
     return pd.concat(
         [alone[alone["setting"] != multilingual], per_query[per_query["setting"] == multilingual]], ignore_index=True
     )
+
+
+def _robustness(
+    apart: retrieval.RelevantRanks, together: retrieval.RelevantRanks, queries: pd.DataFrame, languages: list[str]
+) -> dict[str, Any]:
+    """Return what `robustness` says of the pairs of languages, as JSON values; nothing for a task that has none."""
+    table = robustness.pair_keep(together, queries, languages, apart=apart)
+    try:
+        summary = robustness.keep_summary(table, n_resamples=1000)
+    except InputError:  # no answer in another language, or a single group
+        return {}
+    cells = robustness.keep_cells(table)
+    return {
+        "robustness": {name: json.loads(t.to_json(orient="records")) for name, t in (("summary", summary), ("cells", cells))}
+    }
 
 
 def _merge_key(rival: Rival) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from xir_lib.rivals import Vectors, fit_shift, remove_shift
 if TYPE_CHECKING:
     from xir_lib.evaluation import Embeddings, Encoder
 
-FITS = ("foreign", "corpus", "cross-fit")
 FOLDS = 5
 KEYS = {"queries": "query_id", "passages": "doc_id"}  # role: its id column
 

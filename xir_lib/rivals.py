@@ -27,6 +27,7 @@ from xir_lib.errors import InputError
 Vectors = NDArray[np.float32]
 Languages = Sequence[str] | NDArray
 
+FITS = ("foreign", "corpus", "cross-fit")  # where means come from, the primary one first; see fitting.py
 MERGES = ("round-robin", "z-score", "minus-top10")
 LEXICAL = ("bm25", "bm25-pieces")
 KNOWN = f"none, centring, lir-1, lir-2, ..., {', '.join(LEXICAL)}, {', '.join(MERGES)}, or a merge behind centring+ or lir-R+"
@@ -162,3 +163,14 @@ def _aligned(emb: Vectors, langs: Languages) -> tuple[Vectors, NDArray]:
     if not finite.all():
         raise InputError(f"embedding in row {int(np.argmin(finite))} holds NaN or infinity; encode that text again")
     return vectors, names
+
+
+def result_folder(rival: str, fit: str) -> str:
+    """Return the folder of a rival inside that of the plain evaluation: its name, and the fit if that is not the primary.
+
+    >>> result_folder("centring", "foreign"), result_folder("centring+z-score", "corpus"), result_folder("bm25", "corpus")
+    ('centring', 'centring+z-score-corpus', 'bm25')
+    """
+    if rival == "none":
+        return ""
+    return rival if fit == FITS[0] or parse_rival(rival).rank is None else f"{rival}-{fit}"

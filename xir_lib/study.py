@@ -24,7 +24,7 @@ from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
 from xir_lib.paths import atomic_path, require
-from xir_lib.rivals import parse_rival
+from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.train_settings import TrainSettings, make_sampler, parse_strategy, pivot_of
@@ -102,6 +102,7 @@ class Evaluation(_Strict):
 
     task: str
     languages: list[str] | None = None
+    fit: Literal["foreign", "corpus", "cross-fit"] = Field("foreign", description="what `xir evaluate --fit` takes")
     fit_on: list[str] = []
     fit_texts: int | None = Field(None, gt=0, description="texts per language and role for the means")
 
@@ -123,7 +124,7 @@ class Study(_Strict):
     seeds: list[int] = Field(min_length=1)
     train: dict[str, Any] = Field(description="the remaining TrainSettings, the same for every strategy")
     evaluations: list[Evaluation] = Field(min_length=1)
-    rivals: list[str] = Field(["none", "centring"], description="what `xir evaluate --rival` takes; fits are foreign")
+    rivals: list[str] = Field(["none", "centring"], description="what `xir evaluate --rival` takes")
     untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
     resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
     report_seed: int = 0
@@ -145,8 +146,13 @@ class Study(_Strict):
         if "none" not in self.rivals:
             raise InputError("rivals lacks none; the plain evaluation is always made")
         for evaluation in self.evaluations:
-            if (fitted := [r for r in self.rivals if parse_rival(r).rank is not None]) and not evaluation.fit_on:
-                raise InputError(f"{fitted[0]} on {evaluation.task} needs fit_on, other tasks whose texts give the means")
+            fitted = [r for r in self.rivals if parse_rival(r).rank is not None]
+            if fitted and not evaluation.fit_on and evaluation.fit != "cross-fit":
+                raise InputError(
+                    f"{fitted[0]} on {evaluation.task} needs fit_on, other tasks whose texts give the means, or fit: cross-fit"
+                )
+            if evaluation.fit_on and evaluation.fit == "cross-fit":
+                raise InputError(f"fit: cross-fit on {evaluation.task} takes its texts from the task itself; leave out fit_on")
             if wrong := [name for name in evaluation.fit_on if name not in TASKS or name == evaluation.task]:
                 raise InputError(f"fit_on of {evaluation.task} holds {wrong[0]!r}; use another one of {', '.join(TASKS)}")
         return self
@@ -373,7 +379,7 @@ def prepare(study: Study, folder: Path) -> dict[str, Any]:
 def evaluation_folders(study: Study, build: Path) -> dict[tuple[str, str, str], Path]:
     """Return the folder of each (run, task, rival); a rival's lies inside that of the plain evaluation."""
     return {
-        (run, evaluation.task, rival): build / "evaluations" / run / evaluation.task / ("" if rival == "none" else rival)
+        (run, evaluation.task, rival): build / "evaluations" / run / evaluation.task / result_folder(rival, evaluation.fit)
         for run in study.runs
         for evaluation in study.evaluations
         for rival in study.rivals
