@@ -1,6 +1,7 @@
 """The command line: the contracts scripts rely on, and one line with exit code 2 for bad input."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from toy import IDS, toy_pairs, toy_task
 from xir_lib.cli import main
 from xir_lib.corpora.records import PARAGRAPH
 from xir_lib.paths import REPO
+from xir_lib.training_data import PairDataset
 
 DEMO = str(REPO / "params" / "demo.yaml")
 PAPER = str(REPO / "params" / "paper.yaml")
@@ -133,6 +135,40 @@ def test_compare_adds_the_interval_over_paragraphs(
     row = tables["finer"]["multilingual", "mAP"]
     assert (row["low"], row["high"]) != (row["paragraph_low"], row["paragraph_high"])
     assert "paragraph_low" not in tables["flat"]["multilingual", "mAP"]
+
+
+def test_every_batch_comes_from_one_of_several_data_sets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    encoder, files = hub_xlm_roberta(tmp_path / "encoder"), [tmp_path / name for name in ("faq.jsonl", "news.jsonl")]
+    for file, ids in zip(files, (IDS[:15], IDS[15:]), strict=True):  # beginning with a to c, and with d to h
+        file.write_text("".join(json.dumps(row) + "\n" for row in toy_pairs(ids).table.to_pylist()))
+    seen: list[set[str]] = []
+    real = PairDataset.__getitems__
+
+    def spy(self: PairDataset, keys: list[Any]) -> list[dict[str, Any]]:
+        batch = real(self, keys)
+        seen.append({"faq" if row["query"][0] in "abc" else "news" for row in batch})
+        return batch
+
+    monkeypatch.setattr(PairDataset, "__getitems__", spy)
+    command = ["train", "--encoder", encoder, "--pairs", files[0], "--pairs", files[1], "--draw", "equal", "--steps", 12]
+    command += ["--batch-size", 4, "--out", tmp_path / "out", "--json"]
+    capsys.readouterr()
+    assert xir(monkeypatch, *command) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert len(seen) == 12 and all(len(names) == 1 for names in seen) and set.union(*seen) == {"faq", "news"}
+    counts = {name: 4 * sum(names == {name} for names in seen) for name in ("faq", "news")}
+    assert run["realised"]["dataset"] == counts and sum(counts.values()) == 48
+    assert run["pairs"]["ids"] <= 40
+    assert xir(monkeypatch, *command[:-3], "--dry-run") == 0
+    assert "Batches by data set" in capsys.readouterr().out
+    assert xir(monkeypatch, *[part if part != "equal" else "often" for part in command]) == 2
+    assert "dataset_draw" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    twin = Path(shutil.copy(files[0], tmp_path / "other"))
+    assert xir(monkeypatch, *command[:3], "--pairs", files[0], "--pairs", twin, "--out", tmp_path / "x") == 2
+    assert "two data sets have one name: faq, faq" in capsys.readouterr().err
 
 
 def test_training_on_own_pairs_in_one_command(

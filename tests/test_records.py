@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from toy import toy_pairs, toy_task
 
+from xir_lib.corpora.pairs import join
 from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
@@ -114,3 +115,26 @@ def test_the_first_of_two_folders_stays(tmp_path: Path) -> None:
             (temporary / "f").write_text(text)
     assert (tmp_path / "folder" / "f").read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_several_data_sets_in_one_table() -> None:
+    hard = [["Kein Uhu."], None]
+    rows = [
+        {"pair_id": "1", "lang": "de", "query": "Was?", "passage_id": "p", "passage": "Ein Uhu.", "group": "g"},
+        {"pair_id": "2", "lang": "de", "query": "Wer?", "passage_id": None, "passage": None, "group": "g"},
+    ]
+    plain = PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA))
+    harder = PairTable(plain.table.append_column(NEGATIVES, pa.array(hard, NEGATIVES.type)))
+    joined = join({"faq": plain, "news": harder})
+    assert [(row["pair_id"], row["passage_id"], row["group"], row["dataset"]) for row in joined.table.to_pylist()] == [
+        ("faq/1", "faq/p", "faq/g", "faq"),
+        ("faq/2", None, "faq/g", "faq"),
+        ("news/1", "news/p", "news/g", "news"),
+        ("news/2", None, "news/g", "news"),
+    ]
+    assert joined.table["negatives"].to_pylist() == [None, None, *hard]
+    parts = joined.datasets()
+    assert list(parts) == ["faq", "news"] and [len(part) for part in parts.values()] == [2, 2]
+    assert plain.datasets() == {"": plain}
+    with pytest.raises(InputError, match="row 2 returns to data set 'faq'; sort by data set"):
+        PairTable(joined.table.take([0, 2, 1])).datasets()

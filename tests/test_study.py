@@ -112,7 +112,10 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"rivals": ["centring"]}, "rivals lacks none"),
         ({"evaluations": [{"task": "atlas-qa"}]}, "centring on atlas-qa needs fit_on"),
         ({"evaluations": [{"task": "xquad-r", "fit_on": ["xquad-r"]}]}, "fit_on of xquad-r holds 'xquad-r'"),
-        ({"evaluations": [{"task": "mlqa-r", "fit": "cross-fit", "fit_on": ["xquad-r"]}]}, "takes its texts from the task itself"),
+        (
+            {"evaluations": [{"task": "mlqa-r", "fit": "cross-fit", "fit_on": ["xquad-r"]}]},
+            "takes its texts from the task itself",
+        ),
         ({"evaluations": [{"task": "mlqa-r", "fit": "own"}]}, "evaluations.0.fit"),
         ({3: "x"}, "3"),
         ({"data": {"source": "wikipedia"}}, "data: .*'wikipedia'"),
@@ -237,7 +240,7 @@ def test_own_pairs_hold_out_a_tenth_or_say_that_they_cannot(tmp_path: Path, capl
     rows = [{**row, "group": row["pair_id"]} for row in toy_pairs(ids).table.to_pylist()]
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train, held_out = load_own(path)
+    train, held_out = load_own([path])
     assert held_out is not None
     assert set(train.pair_ids).isdisjoint(held_out.pair_ids)
     assert len(train.pair_ids) + len(held_out.pair_ids) == 768
@@ -247,7 +250,7 @@ def test_own_pairs_hold_out_a_tenth_or_say_that_they_cannot(tmp_path: Path, capl
     assert own_settings(train, steps=7, strategy="x-y").steps == 7
     toy_pairs().save(tmp_path / "few.arrow")
     assert not caplog.records
-    train, held_out = load_own(tmp_path / "few.arrow")
+    train, held_out = load_own([tmp_path / "few.arrow"])
     assert (len(train), held_out) == (120, None)
     assert "few.arrow: all pairs are trained on and none held out" in caplog.text
 
@@ -260,7 +263,7 @@ def test_a_passage_of_own_pairs_stands_on_one_side_only(tmp_path: Path) -> None:
             row["passage"] = f"o {row['passage'].split()[1]} {row['passage'].split()[2]}"
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train, held_out = load_own(path)
+    train, held_out = load_own([path])
     assert held_out is not None
     texts = [{*part.table["passage"].to_pylist()} for part in (train, held_out)]
     assert texts[0].isdisjoint(texts[1])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,8 +109,16 @@ def train(
         Path | None, typer.Option("--params", help="A profile such as params/demo.yaml; --pairs does without.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The model's folder.")] = None,
-    pairs_file: Annotated[
-        Path | None, typer.Option("--pairs", help="Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data.")
+    pairs_files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--pairs",
+            help="Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data; repeat for several data sets.",
+        ),
+    ] = None,
+    draw: Annotated[
+        str | None,
+        typer.Option(help="How a batch draws one of several data sets: size, equal, or a temperature such as 2; default size."),
     ] = None,
     lang: Annotated[str | None, typer.Option(help="The language of pairs that name none.")] = None,
     encoder: Annotated[
@@ -131,15 +140,16 @@ def train(
 
     if out is None and not dry_run:
         raise InputError("--out is missing; name the model's folder, only --dry-run does without")
-    if lang is not None and pairs_file is None:
+    if lang is not None and not pairs_files:
         raise InputError(f"--lang {lang} belongs to --pairs; give a file of pairs")
     options = {"strategy": strategy, "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    options["dataset_draw"] = float(draw) if draw and re.fullmatch(r"\d*\.?\d+", draw) else draw
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     study = load_study(params) if params else None
     name = encoder or (study.encoder if study else "bundled:multilingual-e5-small")
     settings = study.settings(**{"strategy": study.strategies[-1], "seed": study.seeds[0], **given}) if study else None
-    if pairs_file:
-        pairs, held_out = load_own(pairs_file, lang)
+    if pairs_files:
+        pairs, held_out = load_own(pairs_files, lang)
     elif study is None:
         raise InputError("nothing to train on; give --pairs FILE with your own pairs or --params with a profile")
     elif dry_run and settings and isinstance(study.data, Mixture):  # its sizes are known, its pairs are not here
@@ -357,7 +367,13 @@ def _show_preview(found: dict[str, Any], as_json: bool) -> None:
     settings, sampler = found["settings"], found["sampler"] or {}
     _show([{"setting": name, "value": value} for name, value in settings.items()], False, found["encoder"])
     if sampler:
-        _show([{"count": name, "value": value} for name, value in sampler.items() if name not in settings], False, "Batches")
+        counts = {name: value for name, value in sampler.items() if name not in (*settings, "datasets")}
+        _show([{"count": name, "value": value} for name, value in counts.items()], False, "Batches")
+        if several := sampler.get("datasets"):
+            shown = [
+                {"data set": name, **{key: own[key] for key in ("size", "share", "batches")}} for name, own in several.items()
+            ]
+            _show(shown, False, "Batches by data set")
     costs = []
     for name, cost in found["cost"].items():
         hours = {f"{device} h": value for device, value in cost["gpu_hours"].items()}

@@ -8,6 +8,7 @@ into the small tables from which every figure, table and claim is computed witho
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
-from xir_lib.train_settings import TrainSettings, make_sampler, parse_strategy, pivot_of
+from xir_lib.train_settings import TrainSettings, batches_of, parse_strategy, pivot_of
 
 log = logging.getLogger(__name__)
 
@@ -253,15 +254,19 @@ def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
     return split_by_group(pairs, data.held_out_share, data.split_seed)
 
 
-def load_own(path: Path, lang: str | None = None) -> tuple[PairTable, PairTable | None]:
-    """Return a user's pairs to train on, and a tenth of them held out by group.
+def load_own(paths: Sequence[Path], lang: str | None = None) -> tuple[PairTable, PairTable | None]:
+    """Return a user's pairs to train on, and a tenth of them held out by group; several files are a data set each.
 
     Pairs too few to give held-out batches of every kind are all trained on, with a warning: a held-out loss is a courtesy
     and no reason to refuse a training.
     """
-    from xir_lib.corpora.pairs import load_pairs
+    from xir_lib.corpora.pairs import join, load_pairs
 
-    pairs = load_pairs(path, lang=lang)
+    tables = [load_pairs(path, lang=lang) for path in paths]
+    names = [Path(path).name.split(".")[0] for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError(f"two data sets have one name: {', '.join(names)}; give the files different ones")
+    pairs = tables[0] if len(tables) == 1 else join(dict(zip(names, tables, strict=True)))
     grouped = _grouped_by_passage(pairs)
     try:
         train, held_out = split_by_group(grouped, 0.1, 0)
@@ -271,7 +276,7 @@ def load_own(path: Path, lang: str | None = None) -> tuple[PairTable, PairTable 
             StrategyBatchSampler(index, strategy=strategy, batch_size=16, seed=0, num_batches=8).plan()
         return train, held_out
     except InputError as error:
-        log.warning("%s: all pairs are trained on and none held out (%s)", path, error)
+        log.warning("%s: all pairs are trained on and none held out (%s)", ", ".join(map(str, paths)), error)
         return pairs, None
 
 
@@ -311,7 +316,8 @@ def preview(
         sizes = [{**member.model_dump(), "share_of_batches": member.pairs / data.pairs} for member in data.datasets]
     else:
         ids, tokens, measured = len(data.pair_ids), token_means(encoder, data, settings.max_seq_length, settings.prompts), True
-        tables = {"train": data} | ({"held out": held_out} if held_out else {})
+        several = {f"of them {name}": table for name, table in data.datasets().items() if name}
+        tables = {"train": data, **several, **({"held out": held_out} if held_out else {})}
         sizes = [{"name": name, **pair_counts(table)} for name, table in tables.items()]
     steps = {"this run": settings.steps, "1,000 steps": 1000, "one epoch": max(1, ids // settings.batch_size)}
     lengths: dict[str, Any] = dict(zip(("query_tokens", "passage_tokens"), tokens, strict=True))
@@ -320,7 +326,7 @@ def preview(
         "architecture": source,
         "settings": settings.model_dump(),
         "data": sizes,
-        "sampler": make_sampler(PairIndex.from_table(data), settings).report() if isinstance(data, PairTable) else None,
+        "sampler": batches_of(data, settings).report() if isinstance(data, PairTable) else None,
         "tokens": {**lengths, "measured": measured},
         "cost": {
             name: estimate(config, batch_size=settings.batch_size, steps=count, **lengths) for name, count in steps.items()

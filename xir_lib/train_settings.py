@@ -4,11 +4,13 @@ Settings decide the weights, so they are part of a run's identity. Knows no mode
 """
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
+from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
 
 Measure = Literal["loss", "multilingual mAP"]
@@ -45,6 +47,9 @@ class TrainSettings(BaseModel):
         description="x-x-mono, x-x, x-y, x-y-pair, en-en (or another pivot, es-es), hybrid-ALPHA or hybrid-row-ALPHA"
     )
     language_draw: Literal["uniform", "size"] = Field("uniform", description="how a batch of one language (pair) draws it")
+    dataset_draw: Literal["size", "equal"] | Annotated[float, Field(gt=0)] = Field(
+        "size", description="how a batch draws its data set, where there are several; a number is a temperature"
+    )
     seed: int = 0
     steps: int = Field(gt=0, description="optimiser steps")
     batch_size: int = Field(gt=1, description="pairs per batch")
@@ -104,4 +109,25 @@ def make_sampler(index: PairIndex, settings: TrainSettings) -> StrategyBatchSamp
         num_batches=settings.steps,
         language_draw=settings.language_draw,
         pivot=pivot_of(settings.strategy),
+    )
+
+
+def batches_of(pairs: PairTable, settings: TrainSettings) -> StrategyBatchSampler | MixtureBatchSampler:
+    """Return the sampler of a run on these pairs; of several data sets every batch comes from one."""
+    samplers = {}
+    for name, table in pairs.datasets().items():
+        try:
+            samplers[name] = make_sampler(PairIndex.from_table(table), settings)
+        except InputError as error:
+            raise InputError(f"data set {name}: {error}" if name else str(error)) from error
+    if len(samplers) == 1:
+        return next(iter(samplers.values()))
+    draw = settings.dataset_draw
+    temperature = draw if isinstance(draw, float) else None
+    return MixtureBatchSampler(
+        samplers,
+        draw=draw if isinstance(draw, str) else "temperature",
+        temperature=temperature,
+        seed=settings.seed,
+        num_batches=settings.steps,
     )

@@ -28,10 +28,11 @@ from xir_lib.checkpoints import Checkpoints, Every, open_checkpoints, remove_che
 from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_loss, held_out_ranking
+from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.paths import atomic_path
 from xir_lib.run_record import difference, environment, read_run, table_digest, write_json
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.train_settings import TrainSettings, make_sampler
+from xir_lib.samplers import StrategyBatchSampler
+from xir_lib.train_settings import TrainSettings, batches_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -114,7 +115,7 @@ def _train(
     from xir_lib.model_card import hub_name, model_card
 
     started = time.monotonic()
-    sampler = make_sampler(PairIndex.from_table(pairs), settings)
+    sampler = batches_of(pairs, settings)
     model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
     prompts = (settings.prompts[0], settings.prompts[1]) if settings.prompts else prompts_of(model, encoder)
     model.prompts |= {"query": prompts[0], "passage": prompts[1], "document": prompts[1]}  # read by the trimming, saved
@@ -150,6 +151,9 @@ def _train(
     return run
 
 
+Batches = StrategyBatchSampler | MixtureBatchSampler
+
+
 class _Fitted(NamedTuple):
     """What a training leaves besides the weights."""
 
@@ -162,7 +166,7 @@ class _Fitted(NamedTuple):
 def _fit(
     model: "SentenceTransformer",
     pairs: PairTable,
-    sampler: StrategyBatchSampler,
+    sampler: Batches,
     settings: TrainSettings,
     prompts: tuple[str, str],
     held_out: PairTable | None,
@@ -285,19 +289,20 @@ def _judge(
     return held_out_loss(model, held_out, settings, prompts), held_out_ranking(model, held_out, prompts)
 
 
-def _ids_of_batch(sampler: StrategyBatchSampler, pairs: PairTable, number: int) -> list[str]:
-    rows = sampler.index.row[sampler.plan().ids[number]].max(axis=1)  # any row of the id
+def _ids_of_batch(sampler: Batches, pairs: PairTable, number: int) -> list[str]:
+    rows = [query_row for query_row, _ in next(sampler.batches_from(number))]
     return pairs.table["pair_id"].take(rows).to_pylist()
 
 
-def realised_languages(sampler: StrategyBatchSampler, batches: int) -> dict[str, dict[str, int]]:
-    """Count the pairs of the first `batches` batches: by kind of pair, by query language, by passage language."""
+def realised_languages(sampler: Batches, batches: int) -> dict[str, dict[str, int]]:
+    """Count the pairs of the first `batches` batches: by kind of pair, by query and passage language, and by data set."""
     plan = sampler.describe()
     plan = plan[plan["batch"] < batches]
     kind = np.where(plan["query_lang"] == plan["doc_lang"], "same-language", "cross-language")
     counts = {
         name: {str(lang): int(count) for lang, count in plan["pairs"].groupby(plan[name]).sum().items()}
-        for name in ("query_lang", "doc_lang")
+        for name in ("query_lang", "doc_lang", "dataset")
+        if name in plan
     }
     kinds = {name: int(plan["pairs"][kind == name].sum()) for name in ("same-language", "cross-language")}
     return {"pairs": kinds, **counts}

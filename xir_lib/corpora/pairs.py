@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable
+from xir_lib.corpora.records import DATASET, NEGATIVES, PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
 from xir_lib.paths import require
 
@@ -76,6 +76,23 @@ def load_pairs(path: str | Path, *, lang: str | None = None) -> PairTable:
     if name.endswith(".arrow"):
         return _saved(path)
     raise InputError(f"{path} is of no known kind; readable are {READ}")
+
+
+def join(tables: Mapping[str, PairTable]) -> PairTable:
+    """Put several data sets into one table with a column `dataset`, from which a training draws batches of one data set.
+
+    Ids, passage ids and groups get the data set's name in front, as in `faq/7`, so none is taken for another's. A data set
+    without negatives has none where another one has some.
+    """
+    parts = []
+    for name, pairs in tables.items():
+        table = pairs.table
+        for column in ("pair_id", "passage_id", "group"):
+            named = pc.binary_join_element_wise(pa.scalar(name), table[column], "/")
+            table = table.set_column(table.schema.get_field_index(column), column, named)
+        parts.append(table.append_column(DATASET, pa.repeat(name, len(table))))
+    together = pa.concat_tables(parts, promote_options="default")
+    return PairTable(together.select([*(name for name in together.column_names if name != DATASET.name), DATASET.name]))
 
 
 def from_dataset(

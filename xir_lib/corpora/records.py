@@ -7,6 +7,7 @@ encoded. They know no data set and no model.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
@@ -25,6 +26,7 @@ PAIR_SCHEMA = pa.schema(
     ]
 )
 NEGATIVES = pa.field("negatives", pa.list_(pa.string()))  # optional: texts in the row's language that do not answer its id
+DATASET = pa.field("dataset", pa.string())  # optional: the data set of a row where there are several, each in one stretch
 QUERY_SCHEMA = pa.schema(
     [("query_id", pa.string()), ("pair_id", pa.string()), ("lang", pa.string()), ("text", pa.string()), ("group", pa.string())]
 )
@@ -37,7 +39,7 @@ QREL_SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("r
 class PairTable:
     """Parallel questions and passages for training, one row per (pair_id, lang), ragged.
 
-    `table` has `PAIR_SCHEMA`, and `NEGATIVES` as an optional last column. A row holds a query, a passage or both;
+    `table` has `PAIR_SCHEMA`, then `NEGATIVES` and `DATASET`, both optional. A row holds a query, a passage or both;
     the (query, passage) of two rows with the same `pair_id` are a cross-lingual pair. The negatives of a passage,
     hardest first, stand in its row; null and the empty list both mean none.
     """
@@ -45,8 +47,8 @@ class PairTable:
     table: pa.Table
 
     def __post_init__(self) -> None:
-        negatives = NEGATIVES.name in self.table.column_names
-        _check_schema(self.table, PAIR_SCHEMA.append(NEGATIVES) if negatives else PAIR_SCHEMA, "pair table")
+        optional = [field for field in (NEGATIVES, DATASET) if field.name in self.table.column_names]
+        _check_schema(self.table, pa.schema([*PAIR_SCHEMA, *optional]), "pair table")
         _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table")
         for column in ("query", "passage"):
             _refuse_empty(self.table, column, "pair_id", "pair table")
@@ -56,7 +58,7 @@ class PairTable:
             raise InputError(
                 f"pair {row['pair_id']!r} has neither query nor passage in {row['lang']!r}; give one or drop the row"
             )
-        if negatives:
+        if NEGATIVES in optional:
             _refuse_bad_negatives(self.table)
 
     def __len__(self) -> int:
@@ -67,6 +69,19 @@ class PairTable:
     def pair_ids(self) -> list[str]:
         """Distinct ids in order of first appearance."""
         return self.table["pair_id"].unique().to_pylist()
+
+    def datasets(self) -> dict[str, "PairTable"]:
+        """Return the data sets by name in the order of their rows, without that column; one without a name is called ""."""
+        if DATASET.name not in self.table.column_names:
+            return {"": self}
+        names = self.table[DATASET.name].unique().to_pylist()
+        codes = pc.index_in(self.table[DATASET.name], pa.array(names, pa.string())).to_numpy()
+        if (back := np.flatnonzero(np.diff(codes) < 0)).size:
+            raise InputError(
+                f"pair table: row {back[0] + 1} returns to data set {names[codes[back[0] + 1]]!r}; sort by data set"
+            )
+        alone = self.table.drop_columns(DATASET.name)
+        return {name: PairTable(alone.filter(pa.array(codes == code))) for code, name in enumerate(names)}
 
     @property
     def languages(self) -> list[str]:
