@@ -16,6 +16,7 @@ from xir_lib.bias import RANK_DISTANCE
 from xir_lib.errors import InputError
 from xir_lib.metrics import CELL, SETTINGS, random_average_precision
 from xir_lib.paths import atomic_path, require
+from xir_lib.rivals import parse_rival
 from xir_lib.significance import Comparison, compare, design_effect, holm, verdict
 from xir_lib.study import Results
 
@@ -124,6 +125,29 @@ def against_none(results: Results) -> pd.DataFrame:
     return comparisons(results, pairs)
 
 
+def by_setting(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the mAP rows of `comparisons` side by side: task, strategy, against, and per setting `difference [low, high]`.
+
+    Merging orders the languages of the multilingual pool and changes no pool of one language; these cells are empty where
+    they would repeat the row without it.
+    """
+    table = table[table["measure"] == "mAP"].copy()
+    numbers = zip(table["difference"], table["low"], table["high"], strict=True)
+    table["text"] = [f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]" for difference, low, high in numbers]
+    merged = table["a"].map(lambda name: merges(name.partition(" + ")[2] or "none"))
+    table.loc[merged & (table["setting"] != "multilingual"), "text"] = ""
+    table = table.rename(columns={"a": "strategy", "b": "against"})
+    keys = ["task", "strategy", "against"]
+    order = pd.MultiIndex.from_frame(table[keys].drop_duplicates())
+    wide = table.pivot(index=keys, columns="setting", values="text").loc[order, list(SETTINGS)]
+    return wide.rename_axis(columns=None).reset_index()
+
+
+def merges(rival: str) -> bool:
+    """Say whether a free fix merges the rankings of single languages, which changes the multilingual setting alone."""
+    return parse_rival(rival).merge is not None
+
+
 def label(strategy: str, rival: str) -> str:
     """Return the name of a strategy with a free fix, as tables and legends show it."""
     return strategy if rival == "none" else f"{strategy} + {rival}"
@@ -216,6 +240,24 @@ def preference_cells(results: Results, task: str) -> tuple[pd.DataFrame, float]:
     ]
     table = pd.DataFrame(rows).groupby(["strategy", "query_lang"], sort=False)["value"].mean().reset_index()
     return table, chosen[0]["bias"]["same_language_preference"]["no_preference"]
+
+
+def card_cells(results: Results, task: str, measure: str) -> pd.DataFrame:
+    """Return a part of the bias cards by (strategy, query_lang, pool), averaged over seeds, without free fixes.
+
+    `measure` is `language_share` (of the top k, the pool being the passage's language) or `one_target` (mAP if only the answer
+    in the pool's language is kept).
+    """
+    part = {"language_share": "share", "one_target": "cells"}[measure]
+    rows = [
+        {"strategy": e["strategy"], "query_lang": query_lang, "pool": doc_lang, "value": value}
+        for e in results.evaluations
+        if e["task"] == task and e["rival"] == "none" and e["strategy"] != "untrained"
+        for query_lang, row in e["bias"][measure][part].items()
+        for doc_lang, value in row.items()
+    ]
+    keys = ["strategy", "query_lang", "pool"]
+    return pd.DataFrame(rows).groupby(keys, sort=False)["value"].mean().reset_index()
 
 
 def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> None:
