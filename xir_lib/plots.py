@@ -6,13 +6,14 @@ reads in grey too. Functions return the figure; they know no files, but for `sav
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from xir_lib.metrics import SETTINGS
 from xir_lib.paths import atomic_path
-from xir_lib.tables import save_table
+from xir_lib.rivals import parse_rival
+from xir_lib.tables import merges, save_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,32 +33,66 @@ MARKERS = {"none": "D", "x-x-mono": "o", "x-y": "s", "x-x": "v", "hybrid": "^", 
 def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
     """Draw, per task, the mAP of each strategy in the three settings, and hybrid minus the others with intervals.
 
-    `scores` has task, strategy, rival, setting and value (mAP only); `family` is `report.primary_family`.
+    `scores` has task, strategy, rival, setting and value (mAP only); `family` is `report.primary_family`. A strategy is a
+    band, coloured, with a line of its own for every free fix, so that equal values do not hide each other; a stem leads from
+    the plain value to the fixed one. The symbol says the fix (`_rival_style`). Merges stand in the multilingual panel alone:
+    they change nothing elsewhere.
     """
     import matplotlib.pyplot as plt
 
     tasks = list(scores["task"].unique())
-    names = list(dict.fromkeys(scores["strategy"]))
+    names, rivals = (list(dict.fromkeys(scores[column])) for column in ("strategy", "rival"))
+    lines = len(names) * (0.14 * len(rivals) + 0.12)  # inches of a panel
     figure, axes = plt.subplots(
-        len(tasks), 4, figsize=(12, 0.9 + (0.42 * len(names) + 1.1) * len(tasks)), squeeze=False, width_ratios=[1, 1, 1, 1.35]
+        len(tasks),
+        4,
+        figsize=(12.5, 0.6 + (lines + 1.0) * len(tasks)),
+        squeeze=False,
+        width_ratios=[1, 1, 1.25, 1.25],
     )
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     for row, task in zip(axes, tasks, strict=True):
         for axis, setting in zip(row, SETTINGS, strict=False):
             part = scores[(scores["task"] == task) & (scores["setting"] == setting)]
-            for rival, filled in (("none", True), ("centring", False)):
-                values = part[part["rival"] == rival].set_index("strategy")["value"].reindex(names)
-                for y, name in enumerate(names):
-                    colour, marker = _style(name)
-                    axis.plot(values[name], y, marker, color=colour, mfc=colour if filled else "white", ms=8, mew=1.6)
-            axis.set(title=f"{task}\n{setting}", xlabel="mAP", ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
+            shown = [rival for rival in rivals if setting == "multilingual" or not merges(rival)]
+            _strategy_lines(axis, part.set_index(["strategy", "rival"])["value"], names, shown)
+            axis.set_title(f"{task}, {setting}", fontsize=11)
             axis.set_yticklabels(names if axis is row[0] else [])
-            axis.margins(x=0.12)
         _differences(row[3], family[(family["task"] == task) & (family["measure"] == "mAP")])
-    handles = [plt.Line2D([], [], marker="o", ls="", color="#555555", mfc=mfc, ms=8, mew=1.6) for mfc in ("#555555", "white")]
-    figure.legend(handles, ["as trained", "with mean centring"], loc="upper left", ncols=2, frameon=False)
-    figure.legend(*axes[0, 3].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
+    handles = [plt.Line2D([], [], ls="", color="#333333", **_rival_style(rival, "#333333")) for rival in rivals]
+    labels = ["no free fix" if rival == "none" else rival for rival in rivals]
+    pairs, others = axes[0, 3].get_legend_handles_labels()
+    legend = {"frameon": False, "handletextpad": 0.3, "columnspacing": 1.4}
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), **legend)
+    figure.legend(pairs, others, loc="outside upper right", ncols=len(others), **legend)
     return figure
+
+
+def _strategy_lines(axis: "Axes", values: pd.Series, names: Sequence[str], rivals: Sequence[str]) -> None:
+    """Draw one band per strategy and in it one line per free fix; `values` is indexed by both."""
+    for band, name in enumerate(names):
+        colour, _ = _style(name)
+        if band % 2 == 0:
+            axis.axhspan(band - 0.5, band + 0.5, color="#f3f3f3", lw=0, zorder=0)
+        for i, rival in enumerate(rivals):
+            y = band + 0.8 * ((i + 0.5) / len(rivals) - 0.5)
+            plain, value = values[name, "none"], values[name, rival]
+            axis.plot([plain, value], [y, y], color=colour, lw=1.2, zorder=1)
+            axis.plot(value, y, color=colour, **_rival_style(rival, colour))
+    axis.set(xlabel="mAP", ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
+    axis.tick_params(axis="y", length=0)
+    axis.margins(x=0.1)
+    axis.locator_params(axis="x", nbins=4)
+
+
+def _rival_style(rival: str, colour: str) -> dict[str, Any]:
+    """Return the symbol of a free fix: the form says the merge, hollow is centring, half filled LIR, a cross BM25."""
+    parts = parse_rival(rival)
+    marker = {None: "o", "round-robin": "D", "z-score": "s", "minus-top10": "^"}[parts.merge]
+    if parts.lexical:
+        marker = "X" if parts.lexical == "bm25" else "P"
+    fill = {"fillstyle": "left", "mfcalt": "white"} if parts.rank else {"mfc": "white"} if parts.rank == 0 else {"mfc": colour}
+    return {"marker": marker, "ms": 6 if marker == "D" else 7, "mew": 1.6, **fill}
 
 
 def _differences(axis: "Axes", table: pd.DataFrame) -> None:
@@ -71,34 +106,35 @@ def _differences(axis: "Axes", table: pd.DataFrame) -> None:
         axis.errorbar(part["difference"], y, xerr=errors, fmt=marker, color=colour, capsize=3, label=f"hybrid minus {other}")
     axis.axvline(0, color="#999999", lw=1, zorder=0)
     axis.set(
-        title=f"{table['task'].iloc[0]}: hybrid minus\na pure strategy (95 % interval)",
-        xlabel="difference in mAP",
+        xlabel="difference in mAP, 95 % interval",
         ylim=(2.6, -0.6),
         yticks=range(3),
     )
+    axis.set_title(f"{table['task'].iloc[0]}, hybrid minus pure", fontsize=11)
     axis.set_yticklabels(SETTINGS)
     axis.yaxis.tick_right()
     axis.locator_params(axis="x", nbins=5)
 
 
-def pair_heatmaps(cells: pd.DataFrame, languages: Sequence[str]) -> "Figure":
-    """Draw mAP by query language (rows) and pool language (columns), one panel per strategy.
+def pair_heatmaps(cells: pd.DataFrame, languages: Sequence[str], label: str = "mAP") -> "Figure":
+    """Draw a value by query language (rows) and the passages' language (columns), one panel per strategy, one scale.
 
-    `cells` has strategy, query_lang, pool and value, single-language pools only.
+    `cells` has strategy, query_lang, pool (the passages' language) and value; `label` names the value with its unit. The
+    colours grow lighter with the value, so that they read in grey.
     """
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(cells["strategy"]))
     low, high = cells["value"].min(), cells["value"].max()
-    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 4.3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(names), figsize=(3.1 * len(names), 4.1), squeeze=False, layout="compressed")
     for axis, name in zip(axes[0], names, strict=True):
         grid = cells[cells["strategy"] == name].pivot(index="query_lang", columns="pool", values="value")
         image = axis.imshow(grid.reindex(index=languages, columns=languages), cmap="viridis", vmin=low, vmax=high)
-        axis.set(title=name, xlabel="language of the pool", xticks=range(len(languages)), yticks=range(len(languages)))
+        axis.set(title=name, xlabel="language of the passages", xticks=range(len(languages)), yticks=range(len(languages)))
         axis.set_xticklabels(languages, fontsize=8)
         axis.set_yticklabels(languages, fontsize=8)
     axes[0, 0].set_ylabel("language of the query")
-    figure.colorbar(image, ax=axes, label="mAP", shrink=0.75, location="bottom", aspect=50)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.75, location="bottom", aspect=50, pad=0.04)
     return figure
 
 

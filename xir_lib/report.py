@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
 from xir_lib.study import Results, Study, load_results
-from xir_lib.tables import beside_paper, main_table, primary_family
+from xir_lib.tables import main_table, primary_family
 
 FAMILY = ["task", "a", "b", "setting", "measure", "difference", "low", "high", "p_holm", "verdict"]  # shown of the family
 READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims")
@@ -77,7 +78,7 @@ def write_report(study: Study, build: Path) -> Path:
             profile=study.profile,
             answer="".join(f"<p>{html.escape(sentence)}</p>" for sentence in findings(results)),
             figure=base64.b64encode((build / "figures" / "03_strategies.png").read_bytes()).decode(),
-            tables="".join(_html_table(results, evaluation.task) for evaluation in study.evaluations) + _html_family(results),
+            tables="".join(_html_task(results, evaluation.task) for evaluation in study.evaluations) + _html_summary(results),
             how=html.escape(provenance(results)),
             links="".join(links),
         )
@@ -125,7 +126,10 @@ def readme_blocks(results: Results) -> dict[str, str]:
     """Return the README's generated parts for a profile, `findings` and `tables`, as Markdown."""
     profile = results.study.profile
     lines = [
-        f"![mAP of every strategy in the three settings](figures/{profile}/03_strategies.png)",
+        f"![mAP of every strategy and free fix in the three settings](figures/{profile}/03_strategies.png)",
+        "",
+        "One line per strategy and free fix, from the value without the fix to that with it. Hollow: centred vectors; diamond: "
+        "merged rankings, which change the multilingual setting alone.",
         "",
         provenance(results),
         "",
@@ -140,10 +144,10 @@ def readme_blocks(results: Results) -> dict[str, str]:
         *_markdown(family),
         "",
     ]
-    beside = beside_paper(results)
+    beside = overview(results)
     if len(beside):
         lines += [
-            "Ours beside the paper's (other encoders, other training data, far more steps there):",
+            f"Ours beside the paper's printed means (the paper has {CAVEAT}, and no row `none`):",
             "",
             *_markdown(beside),
             "",
@@ -165,29 +169,34 @@ def fill_readme(text: str, profile: str, blocks: dict[str, str]) -> str:
 
 def _markdown(table: pd.DataFrame) -> list[str]:
     def cell(value: Any) -> str:
-        if isinstance(value, float):
-            return "" if pd.isna(value) else f"{value:.3f}" if abs(value) < 2 else f"{value:,.0f}"
-        return str(value)
+        return rounded(value) if isinstance(value, float) else str(value)
 
     rules = [":--" if table[column].dtype.kind not in "fi" else "--:" for column in table]
     rows = [[cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
     return ["| " + " | ".join(row) + " |" for row in [list(map(str, table.columns)), rules, *rows]]
 
 
-def _html_family(results: Results) -> str:
-    family = primary_family(results)[FAMILY]
-    table = family.to_html(index=False, float_format=lambda x: f"{x:.3f}" if abs(x) < 2 else f"{x:,.0f}", border=0)
-    caption = "Hybrid minus the pure strategies, with 95 % intervals over groups of questions and Holm-adjusted p"
-    return table.replace("<thead>", f"<caption>{caption}</caption><thead>", 1)
+def _html_summary(results: Results) -> str:
+    page = _html(
+        primary_family(results)[FAMILY],
+        "Hybrid minus the pure strategies, with 95 % intervals over groups of questions and Holm-adjusted p",
+        classes="family",
+    )
+    beside = overview(results)
+    if beside.empty:
+        return page
+    return page + _html(two_rows(beside), f"Means over languages beside the paper's: it has {CAVEAT}")
 
 
-def _html_table(results: Results, task: str) -> str:
+def _html_task(results: Results, task: str) -> str:
     counts = next(e for e in results.evaluations if e["task"] == task)["counts"]
     caption = (
         f"{task}: {counts['queries']:,} queries, {counts['passages']:,} passages in {len(counts['languages'])} languages; "
         "mAP and R@10 higher is better, rank distance lower"
     )
-    table = main_table(results, task).to_html(
-        index=False, float_format=lambda x: f"{x:.3f}" if x < 2 else f"{x:,.0f}", border=0
-    )
-    return table.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
+    return _html(main_table(results, task), caption)
+
+
+def _html(table: pd.DataFrame, caption: str, classes: str | None = None) -> str:
+    page = table.to_html(index=False, float_format=rounded, na_rep="", border=0, classes=classes)
+    return page.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
