@@ -89,6 +89,9 @@ def test_ideal_ranker_reaches_the_ideal_also_when_ragged():
     # de asks rows 0, 4 (k 2, 2), en 1, 5 (3, 3), sw 2, 6 (4, 4), yo 3, 7 (4, 3): means of k - 1 are 1, 2, 3, 2.5.
     assert summary["per_language"] == pytest.approx({"de": 1, "en": 2, "sw": 3, "yo": 2.5})
     assert summary["ideal"] == pytest.approx((1 + 2 + 3 + 2.5) / 4)
+    # five distances of 3 and five of 2 in yo
+    found = [summary["quantiles"][name] for name in ("0.05", "0.25", "0.5", "0.75", "0.95")]
+    assert [row["yo"] for row in found] == [2, 2, 2.5, 3, 3] and {row["de"] for row in found} == {1}
     # (201 (k - 1) / (k + 1)): 67 for k = 2, 100.5 for 3, 120.6 for 4.
     assert summary["random"] == pytest.approx((67 + 100.5 + 120.6 + (120.6 + 100.5) / 2) / 4)
 

@@ -42,6 +42,7 @@ from xir_lib.retrieval import IntArray, RelevantRanks
 log = logging.getLogger(__name__)
 
 RANK_DISTANCE = "rank distance"
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the rank distances of a query language
 COMPLETE_AT = (20, 100)
 PEER_REFUSAL = (
     "PEER compares groups of ranks; with one relevant passage per language each group holds one rank, and the test gives "
@@ -108,21 +109,23 @@ def rank_distance(ranks: RelevantRanks, queries: pd.DataFrame) -> pd.DataFrame:
 
 
 def rank_distance_summary(ranks: RelevantRanks, queries: pd.DataFrame) -> dict[str, Any]:
-    """Summarise `rank_distance`: mean, median, per_language, ideal, random.
+    """Summarise `rank_distance`: mean, median, per_language, quantiles, ideal, random.
 
-    mean (the paper's number) is taken over queries, then over query languages; median over all queries;
-    per_language holds the mean per query language. For k relevant passages in a pool of N the ideal is k - 1 (they are
-    the first k) and a random ranking expects (N + 1)(k - 1) / (k + 1), the mean range of k ranks drawn without
-    replacement; both are averaged like the mean where k differs between queries.
+    mean (the paper's number) is taken over queries, then over query languages; median over all queries; per_language holds
+    the mean per query language, quantiles the `QUANTILES` of each one's queries. For k relevant passages in a pool of N
+    the ideal is k - 1 (they are the first k) and a random ranking expects (N + 1)(k - 1) / (k + 1), the mean range of k
+    ranks drawn without replacement; both are averaged like the mean where k differs between queries.
     """
     distances = rank_distance(ranks, queries)
-    per_language = distances["value"].groupby(distances["query_lang"], observed=True, sort=True).mean()
+    by_language = distances["value"].groupby(distances["query_lang"], observed=True, sort=True)
+    per_language = by_language.mean()
     several = _parallel(ranks, RANK_DISTANCE, warn=False)
     k, langs = ranks.n_relevant[several], queries["lang"][several]
     return {
         "mean": float(per_language.mean()),
         "median": float(distances["value"].median()),
-        "per_language": {str(lang): float(mean) for lang, mean in per_language.items()},
+        "per_language": _by_name(per_language),
+        "quantiles": {f"{q:g}": _by_name(by_language.quantile(q)) for q in QUANTILES},
         "ideal": macro_over_languages(k - 1.0, langs),
         "random": macro_over_languages((ranks.pool_sizes.sum() + 1) * (k - 1) / (k + 1), langs),
     }

@@ -143,17 +143,19 @@ def language_lines(
 ) -> "Figure":
     """Draw one marker per strategy and query language, with horizontal lines for the trivial bounds.
 
-    `table` has strategy, query_lang and value.
+    `table` has strategy, query_lang and value, and perhaps low and high, between which a thin line is drawn.
     """
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(max(6.0, 0.6 * len(languages) + 2.5), 3.8), layout="constrained")
     names = list(dict.fromkeys(table["strategy"]))
     for offset, name in enumerate(names):
-        values = table[table["strategy"] == name].set_index("query_lang")["value"].reindex(languages)
+        own = table[table["strategy"] == name].set_index("query_lang").reindex(languages)
         colour, marker = _style(name)
-        x = [i + 0.14 * (offset - (len(names) - 1) / 2) for i in range(len(languages))]
-        axis.plot(x, values, marker, color=colour, label=name, ms=6)
+        x = [i + 0.16 * (offset - (len(names) - 1) / 2) for i in range(len(languages))]
+        axis.plot(x, own["value"], marker, color=colour, label=name, ms=6)
+        if "low" in own:
+            axis.vlines(x, own["low"], own["high"], color=colour, lw=1.2)
     for text, value in bounds.items():
         axis.axhline(value, color="#999999", lw=1, ls="--")
         axis.annotate(

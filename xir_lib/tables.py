@@ -260,6 +260,24 @@ def card_cells(results: Results, task: str, measure: str) -> pd.DataFrame:
     return pd.DataFrame(rows).groupby(keys, sort=False)["value"].mean().reset_index()
 
 
+def distance_cells(results: Results, task: str) -> pd.DataFrame:
+    """Return the rank distance by (strategy, query_lang), averaged over seeds: mean as value, 5 and 95 % quantile as low, high.
+
+    The quantiles are of the queries, no interval of the mean; results of older evaluations have none.
+    """
+    table = language_cells(results, task, "multilingual", RANK_DISTANCE)
+    rows = [
+        {"strategy": e["strategy"], "query_lang": lang, "low": low, "high": quantiles["0.95"][lang]}
+        for e in results.evaluations
+        if e["task"] == task and e["rival"] == "none" and (quantiles := e["bias"]["rank_distance"].get("quantiles"))
+        for lang, low in quantiles["0.05"].items()
+    ]
+    if not rows:
+        return table
+    keys = ["strategy", "query_lang"]
+    return table.merge(pd.DataFrame(rows).groupby(keys)[["low", "high"]].mean().reset_index(), on=keys)
+
+
 def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> None:
     """Write `NAME.csv`, atomically; an empty `folder` writes nothing."""
     if str(folder):
