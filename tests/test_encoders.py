@@ -129,6 +129,20 @@ def test_encode_keeps_order_whatever_the_batches(tiny: SentenceTransformer) -> N
     assert encode(tiny, [], prompt="").shape == (0, 16)
 
 
+def test_threads_change_neither_the_vectors_nor_their_own_number(tiny: SentenceTransformer) -> None:
+    before, texts = torch.get_num_threads(), [f"{a} {b}" * (1 + i % 3) for i, (a, b) in enumerate(pairwise("abcdefgh" * 5))]
+    found = {}
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found[threads] = encode(tiny, texts, prompt="", batch_tokens=16)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(found[3], found[1], atol=1e-6)
+    np.testing.assert_allclose(found[3][7], encode(tiny, [texts[7]], prompt="")[0], atol=1e-6)  # rows are at their places
+
+
 def test_a_text_without_direction_is_named(tiny: SentenceTransformer) -> None:
     with torch.no_grad():  # one letter's row is broken; only the text that holds it suffers
         tiny[0].model.embeddings.word_embeddings.weight[tiny.tokenizer.convert_tokens_to_ids("p")] = torch.nan

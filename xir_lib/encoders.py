@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -217,21 +218,34 @@ def encode(
     for start in range(0, len(texts), _CHUNK):
         lengths[start : start + _CHUNK] = _lengths(model, texts[start : start + _CHUNK], prompt)
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=half),
-        tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
-    ):
-        for rows in _batches(lengths, batch_tokens):
-            features = model.preprocess([texts[row] for row in rows], prompt=prompt)
-            features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+
+    def embed(batch: tuple[np.ndarray, dict[str, Any]]) -> None:
+        rows, features = batch
+        features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):  # both are a thread's own
             output = model(features)["sentence_embedding"].float()[:, : model.truncate_dim]
             if output.shape[1] != vectors.shape[1]:
                 raise InputError(
                     f"the encoder says {vectors.shape[1]} dimensions and gives {output.shape[1]}; mend its configuration"
                 )
             vectors[rows] = torch.nn.functional.normalize(output, dim=1).cpu().numpy()
-            bar.update(len(rows))
+        bar.update(len(rows))
+
+    tokenised = (  # in this thread, since a tokenizer serves one at a time
+        (rows, model.preprocess([texts[row] for row in rows], prompt=prompt)) for rows in _batches(lengths, batch_tokens)
+    )
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+        if threads == 1:
+            for batch in tokenised:
+                embed(batch)
+        else:  # a batch per thread: several threads on one small batch wait for each other
+            try:
+                with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                    for _ in pool.map(embed, tokenised):
+                        pass
+            finally:
+                torch.set_num_threads(threads)
     lost = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))  # true for NaN as well
     if len(lost):
         raise InputError(
