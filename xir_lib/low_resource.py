@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from xir_lib.errors import InputError
 from xir_lib.plots import pair_heatmaps
 from xir_lib.robustness import QUANTILE, VALUES
-from xir_lib.significance import benjamini_hochberg, compare
+from xir_lib.significance import EQUIVALENT, benjamini_hochberg, compare
 from xir_lib.study import Results
-from xir_lib.tables import HYBRID, comparison_table, group_sums, label, pair_cells
+from xir_lib.tables import HYBRID, MARGIN, comparison_table, group_sums, label, pair_cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,8 +81,9 @@ def keep_table(results: Results, task: str) -> pd.DataFrame:
     """Return how much of the cross-lingual mAP is left when the other languages' passages join the pool.
 
     One row per strategy and free fix. Columns: keep (mean over the ordered pairs of two languages), low, high, p10 (10th
-    percentile over pairs), worst pair and its keep, then what keep must not be read without: mAP alone and among (means over
-    pairs), and blind keep, what a ranker blind to language would keep. pairs counts them.
+    percentile over pairs), outside list (mean over pairs with a language outside `XLM_R`, NaN where there is none), worst pair
+    and its keep, then what keep must not be read without: mAP alone and among (means over pairs), and blind keep, what a
+    ranker blind to language would keep. pairs counts them.
 
     low and high are the 95 % interval over groups of `robustness.keep_summary`; with several seeds the mean of the
     seeds' bounds, so they never tell of seeds. The worst pair is the lowest of cells averaged over seeds: the lowest of any
@@ -98,12 +99,14 @@ def keep_table(results: Results, task: str) -> pd.DataFrame:
     cells = keep_cells(results, task)
     for (strategy, rival), part in cells[cells["query_lang"] != cells["pool"]].groupby(keys, sort=False):
         worst = part.nsmallest(1, "keep").iloc[0]
+        outside = part[~(part["query_lang"].isin(XLM_R) & part["pool"].isin(XLM_R))]
         rows.append(
             {
                 "strategy": strategy,
                 "rival": rival,
                 "keep": part["keep"].mean(),
                 "p10": part["keep"].quantile(QUANTILE),
+                "outside list": outside["keep"].mean(),
                 "worst pair": f"{worst['query_lang']} -> {worst['pool']}",
                 "its keep": worst["keep"],
                 "mAP alone": part["alone"].mean(),
@@ -241,20 +244,20 @@ def pair_comparisons(results: Results, task: str) -> pd.DataFrame:
     known = pair_predictors(results, task)
     direction, listed = directions(known), known[PREDICTORS[1]]
     chosen = {ALL_PAIRS: known, **{name: known[direction == name] for name in DIRECTIONS}, OUTSIDE: known[listed < 2]}
-    others = [(name, "none") for name in _others(results)] + [
-        ("none", name) for name in results.study.rivals if name == "centring"
-    ]
+    free = [("none", name) for name in results.study.rivals if name == "centring"]
+    others = [*((name, "none") for name in _others(results)), *free]
+    sums = {key: group_sums(results, task, *key) for key in ((HYBRID, "none"), *others)}
+    n, seed = results.study.resamples, results.study.report_seed
     keys: list[dict[str, Any]] = []
     found = []
     for which, pairs in chosen.items():
-        for strategy, rival in others if len(pairs) else []:
-            sums = [
-                group_sums(results, task, *name).merge(pairs[["query_lang", "pool"]])
-                for name in ((HYBRID, "none"), (strategy, rival))
-            ]
-            n, seed = results.study.resamples, results.study.report_seed
-            found.append(compare(*sums, setting="cross-lingual", measure="mAP", n_resamples=n, seed=seed))
-            keys.append({"pairs": which, "count": len(pairs), "b": label(strategy, rival), "measure": "mAP"})
+        if pairs.empty:
+            continue
+        part = {key: table.merge(pairs[["query_lang", "pool"]]) for key, table in sums.items()}
+        for key in others:
+            both = part[HYBRID, "none"], part[key]
+            found.append(compare(*both, setting="cross-lingual", measure="mAP", n_resamples=n, seed=seed))
+            keys.append({"pairs": which, "count": len(pairs), "b": label(*key), "measure": "mAP"})
     return comparison_table(keys, found, family=False)
 
 
@@ -263,7 +266,7 @@ def answers(results: Results, compared: dict[str, pd.DataFrame]) -> list[str]:
 
     `compared` holds the `pair_comparisons` by task. mAP is that of pairs with a language outside `XLM_R`, or of all pairs where
     none or all have one, in pools of one language. A difference is clear if its 95 % interval over groups and seeds leaves out
-    0; p is not looked at.
+    0; p is not looked at. "within" says that the difference is shown to be smaller than the margin (`verdict`).
     """
     found = sorted((_gain_sentence(task, table) for task, table in compared.items()), key=lambda item: item[0])
     kept = [_keep_sentence(task, table) for task in compared if len(table := keep_table(results, task))]
@@ -277,14 +280,18 @@ def _gain_sentence(task: str, table: pd.DataFrame) -> tuple[float, str]:
     some = 0 < count.get(OUTSIDE, 0) < count[ALL_PAIRS]
     part = table[table["pairs"] == (OUTSIDE if some else ALL_PAIRS)]
     part = part.assign(clear=(part["low"] > 0) | (part["high"] < 0)).sort_values("clear", kind="stable")
-    words = np.select([~part["clear"], part["difference"] > 0], ["not clearly different from", "above"], "below")
+    unlike = ~part["clear"]
+    conditions = [unlike & (part["verdict"] == EQUIVALENT), unlike, part["difference"] > 0]
+    words = np.select(conditions, [f"within {MARGIN} of", "not clearly different from", "above"], "below")
     parts = [
         f"{word} {row.b} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
         for word, row in zip(words, part.itertuples(), strict=True)
     ]
-    of = f"{count[OUTSIDE]} of {count[ALL_PAIRS]} pairs, those with a language" if some else f"all {count[ALL_PAIRS]} pairs,"
-    outside = OUTSIDE if some or OUTSIDE in count else "in XLM-R's list"
-    return float(part["clear"].mean()), f"mAP on {task}, {of} {outside}: {HYBRID} is {', '.join(parts)}."
+    if some:
+        which = f"{count[OUTSIDE]} of {count[ALL_PAIRS]} pairs, those with a language {OUTSIDE}"
+    else:
+        which = f"all {count[ALL_PAIRS]} pairs, {'each with a' if OUTSIDE in count else 'no'} language {OUTSIDE}"
+    return float(part["clear"].mean()), f"mAP on {task}, {which}: {HYBRID} is {', '.join(parts)}."
 
 
 def _keep_sentence(task: str, table: pd.DataFrame) -> str:
@@ -292,13 +299,15 @@ def _keep_sentence(task: str, table: pd.DataFrame) -> str:
     plain = table[table["free fix"] == "none"]
     fixed = table[(table["strategy"] == "none") & (table["free fix"] != "none")].nlargest(1, "mAP among")
     rows = pd.concat([plain[plain["strategy"] == "none"], fixed, plain[plain["strategy"] != "none"]])
-    parts = [
-        f"{label(row['strategy'], row['free fix'])} {row['keep']:.2f} [{row['low']:.2f}, {row['high']:.2f}] "
-        f"of {row['mAP alone']:.3f} (worst {row['worst pair']}, {row['its keep']:.2f})"
-        for _, row in rows.iterrows()
-    ]
-    blind = plain["blind keep"].mean()
-    return f"Keep on {task}, mean over {table['pairs'].iloc[0]} pairs: {', '.join(parts)}; blind to language {blind:.2f}."
+    parts = []
+    for _, row in rows.iterrows():
+        outside = "" if pd.isna(row["outside list"]) else f"{OUTSIDE} {row['outside list']:.2f}, "
+        keep = f"{row['keep']:.2f} [{row['low']:.2f}, {row['high']:.2f}] of {row['mAP alone']:.3f}"
+        parts.append(
+            f"{label(row['strategy'], row['free fix'])} {keep} ({outside}worst {row['worst pair']} {row['its keep']:.2f})"
+        )
+    told = f"{', '.join(parts)}; blind to language {plain['blind keep'].mean():.2f}"
+    return f"Keep on {task}, mean over {table['pairs'].iloc[0]} pairs, of that mAP: {told}."
 
 
 def keep_figure(results: Results, task: str) -> tuple["Figure", pd.DataFrame]:
@@ -338,10 +347,13 @@ def gain_figure(results: Results, task: str) -> tuple["Figure", pd.DataFrame]:
         image = axis.imshow(grid, cmap="PuOr", vmin=-limit, vmax=limit)
         for (row, column), value in np.ndenumerate(grid):
             if not np.isnan(value):
-                dark = abs(value) > 0.6 * limit
-                axis.text(
-                    column, row, f"{round(value):+d}", ha="center", va="center", fontsize=7, color="white" if dark else "black"
-                )
+                style = {
+                    "color": "white" if abs(value) > 0.6 * limit else "black",
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 7,
+                }
+                axis.text(column, row, f"{round(value):+d}", in_layout=False, **style)
         axis.set(
             title=f"hybrid minus {over}",
             xlabel="language of the pool",
