@@ -148,7 +148,9 @@ rule read:
         BUILD / "notebooks" / "{reader}.ipynb",
     params:
         command=lambda w: notebook(w.reader, {"results": str(BUILD / "results"), "figures": str(BUILD / "figures")}),
-        code=code_digest("report.py", "tables.py", "claims.py", "plots.py", "significance.py", "data"),
+        code=code_digest(
+            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "claims.py", "plots.py", "significance.py", "data"),
+        ),
     shell:
         "{params.command} {output:q}"
 
@@ -162,6 +164,8 @@ rule report:
     output:
         BUILD / "report" / "index.html",
     params:
-        code=code_digest("report.py", "tables.py", "claims.py", "plots.py", "significance.py", "data"),
+        code=code_digest(
+            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "claims.py", "plots.py", "significance.py", "data"),
+        ),
     shell:
         "{PYTHON:q} -m xir_lib step report --params {PARAMS:q} --build {BUILD:q}"
