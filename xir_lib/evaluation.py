@@ -395,7 +395,10 @@ def _robustness(
         return {}
     cells = robustness.keep_cells(table)
     return {
-        "robustness": {name: json.loads(t.to_json(orient="records")) for name, t in (("summary", summary), ("cells", cells))}
+        "robustness": {
+            name: json.loads(t.to_json(orient="records", double_precision=6))
+            for name, t in (("summary", summary), ("cells", cells))
+        }
     }
 
 

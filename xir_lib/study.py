@@ -417,7 +417,9 @@ def collect(study: Study, build: Path, out: Path) -> None:
         write_json(temporary / "study.json", study.model_dump())
         write_json(temporary / "runs.json", [json.loads(path.read_text(encoding="utf-8")) for path in trained])
         write_json(temporary / "evaluations.json", evaluations)
-        table.astype({"n": "int32"}).to_parquet(temporary / "group_sums.parquet", index=False, compression="brotli")
+        table.astype({"n": "int32", "total": "float32"}).to_parquet(
+            temporary / "group_sums.parquet", index=False, compression="brotli"
+        )
 
 
 def load_results(folder: Path) -> Results:
@@ -426,4 +428,5 @@ def load_results(folder: Path) -> Results:
     read = {
         name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("study", "runs", "evaluations")
     }
-    return Results(Study(**read["study"]), read["runs"], read["evaluations"], pd.read_parquet(folder / "group_sums.parquet"))
+    sums = pd.read_parquet(folder / "group_sums.parquet").astype({"total": "float64"})
+    return Results(Study(**read["study"]), read["runs"], read["evaluations"], sums)
