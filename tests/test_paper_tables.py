@@ -116,7 +116,9 @@ def test_committed_results_agree_with_their_evaluations(task: str, languages: in
         ours = rows[f"ours {evaluation['strategy']}"]
         for setting, measures in evaluation["settings"].items():
             for measure in {"mAP", "R@10" if setting == "multilingual" else "R@1"}:
-                assert ours[setting, measure, "mean"] == pytest.approx(measures[measure], abs=1e-9)
+                assert ours[setting, measure, "mean"] == pytest.approx(
+                    measures[measure], abs=1e-7
+                )  # totals are kept in float32
         distance = evaluation["bias"]["rank_distance"]
         expected = {**distance["per_language"], "mean": distance["mean"]}
         assert ours["multilingual", "rank distance"].to_dict() == pytest.approx(expected)
