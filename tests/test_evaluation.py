@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import pytrec_eval
 import torch
@@ -113,7 +114,7 @@ def test_files_follow_the_contract(encoder: Encoder, tmp_path: Path) -> None:
     assert written == json.loads(json.dumps(result))
     robust = {row["statistic"]: row for row in written["robustness"]["summary"]}
     assert robust["mean"]["pairs"] == 6 and robust["worst"]["keep"] <= robust["p10"]["keep"] <= robust["mean"]["keep"]
-    assert robust["mean"]["alone"] == pytest.approx(written["settings"]["cross-lingual"]["mAP"], abs=1e-6)
+    assert robust["mean"]["alone"] == pytest.approx(written["settings"]["cross-lingual"]["mAP"], abs=1e-9)
     assert len(written["robustness"]["cells"]) == 9
     assert set(written["settings"]) == {"monolingual", "cross-lingual", "multilingual"}
     assert {"mean", "median", "per_language", "ideal", "random"} <= written["bias"]["rank_distance"].keys()
@@ -171,6 +172,24 @@ def test_shards_give_the_same_evaluation(encoder: Encoder, tmp_path: Path, monke
     with pytest.raises(InputError, match="rival 'round-robin' needs all vectors in memory; leave out"):
         evaluate(encoder, task, tmp_path / "merged", rival="round-robin", in_shards=folder)
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_task_of_one_language_has_one_setting_and_says_what_it_cannot_have(encoder: Encoder, tmp_path: Path) -> None:
+    whole = toy_task()
+    one = RetrievalTask(
+        "one",
+        *(table.filter(pc.equal(table["lang"], "xx")) for table in (whole.queries, whole.passages)),
+        whole.qrels.filter(pc.and_(*(pc.ends_with(whole.qrels[column], "-xx") for column in ("query_id", "doc_id")))),
+    )
+    result = evaluate(encoder, one, tmp_path)
+    alone = evaluate(encoder, whole, tmp_path / "whole")
+    assert list(result["settings"]) == ["monolingual"]
+    assert "rank_distance" in result["bias"]["refused"]
+    assert result["robustness"]["cells"] == [] and "two languages" in result["robustness"]["refused"]
+    cells = pd.read_parquet(tmp_path / "whole" / "per_query.parquet").query("setting == 'monolingual' and query_lang == 'xx'")
+    own = cells[cells["measure"] == "mAP"]["value"].mean()  # the same pool as in the parallel task
+    assert result["settings"]["monolingual"]["mAP"] == pytest.approx(own, abs=1e-9)
+    assert alone["robustness"]["cells"]
 
 
 def test_a_killed_encoding_goes_on_where_it_was(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

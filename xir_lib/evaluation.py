@@ -387,16 +387,16 @@ def _score(
 def _robustness(
     apart: retrieval.RelevantRanks, together: retrieval.RelevantRanks, queries: pd.DataFrame, languages: list[str]
 ) -> dict[str, Any]:
-    """Return what `robustness` says of the pairs of languages, as JSON values; nothing for a task that has none."""
+    """Return what `robustness` says of the pairs of languages, as JSON values; for a task that has none, why."""
     table = robustness.pair_keep(together, queries, languages, apart=apart)
     try:
         summary = robustness.keep_summary(table, n_resamples=1000)
-    except InputError:  # no answer in another language, or a single group
-        return {}
+    except InputError as error:  # no answer in another language, or a single group
+        return {"robustness": {"summary": [], "cells": [], "refused": str(error)}}
     cells = robustness.keep_cells(table)
     return {
         "robustness": {
-            name: json.loads(t.to_json(orient="records", double_precision=6))
+            name: json.loads(t.to_json(orient="records", double_precision=10))
             for name, t in (("summary", summary), ("cells", cells))
         }
     }

@@ -368,8 +368,8 @@ def gain_figure(results: Results, task: str) -> tuple["Figure", pd.DataFrame]:
 
 
 def _measured(results: Results, task: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the evaluations of a task that hold `robustness`, each with it; earlier ones and tasks of one language lack it."""
-    return [(e, e["robustness"]) for e in results.evaluations if e["task"] == task and "robustness" in e]
+    """Return the evaluations of a task with their `robustness`; earlier ones lack it, and of one language it is refused."""
+    return [(e, e["robustness"]) for e in results.evaluations if e["task"] == task and e.get("robustness", {}).get("cells")]
 
 
 def _strategies(results: Results) -> list[str]:

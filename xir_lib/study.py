@@ -395,7 +395,8 @@ def evaluation_folders(study: Study, build: Path) -> dict[tuple[str, str, str], 
 def collect(study: Study, build: Path, out: Path) -> None:
     """Gather the results of all runs into `study.json`, `runs.json`, `evaluations.json` and `group_sums.parquet`.
 
-    Of the sums per group only what tables and figures are made of is kept (`PRINTED`): the files are committed.
+    Of the sums per group only what tables and figures are made of is kept (`PRINTED`, and of merged rankings the
+    multilingual setting): the files are committed. An evaluation is a line.
     """
     build, out = Path(build), Path(out)
     evaluations, sums = [], []
@@ -405,6 +406,8 @@ def collect(study: Study, build: Path, out: Path) -> None:
         found = json.loads(metrics.read_text(encoding="utf-8"))
         evaluations.append({**key, **found, "model": study.encoder if run == "none" else run})  # no path of this machine
         found_sums = pd.read_parquet(folder / "group_sums.parquet").merge(PRINTED, on=["setting", "measure"])
+        if parse_rival(rival).merge:  # pools of one language keep their ranking
+            found_sums = found_sums[found_sums["setting"] == SETTINGS[-1]]
         sums.append(found_sums.assign(**key))
     trained = [build / "models" / run / "run.json" for run in study.runs if run not in ("none", "untrained")]
     table = pd.concat(sums, ignore_index=True)
@@ -416,10 +419,9 @@ def collect(study: Study, build: Path, out: Path) -> None:
         temporary.mkdir()
         write_json(temporary / "study.json", study.model_dump())
         write_json(temporary / "runs.json", [json.loads(path.read_text(encoding="utf-8")) for path in trained])
-        write_json(temporary / "evaluations.json", evaluations)
-        table.astype({"n": "int32", "total": "float32"}).to_parquet(
-            temporary / "group_sums.parquet", index=False, compression="brotli"
-        )
+        lines = (json.dumps(one, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for one in evaluations)
+        (temporary / "evaluations.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+        table.astype({"n": "int32"}).to_parquet(temporary / "group_sums.parquet", index=False, compression="brotli")
 
 
 def load_results(folder: Path) -> Results:
@@ -428,5 +430,4 @@ def load_results(folder: Path) -> Results:
     read = {
         name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("study", "runs", "evaluations")
     }
-    sums = pd.read_parquet(folder / "group_sums.parquet").astype({"total": "float64"})
-    return Results(Study(**read["study"]), read["runs"], read["evaluations"], sums)
+    return Results(Study(**read["study"]), read["runs"], read["evaluations"], pd.read_parquet(folder / "group_sums.parquet"))

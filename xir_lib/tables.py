@@ -73,6 +73,8 @@ def group_sums(results: Results, task: str, strategy: str, rival: str) -> pd.Dat
 def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False) -> pd.DataFrame:
     """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and rank distance.
 
+    A merged ranking is compared in the multilingual setting alone, as it changes no other.
+
     Columns: task, a, b, setting, measure, then those of `comparison_table`. Positive is better for mAP, negative for rank
     distance.
     """
@@ -81,6 +83,8 @@ def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *,
         for a, rival_a, b, rival_b in pairs:
             sums = [group_sums(results, evaluation.task, *name) for name in ((a, rival_a), (b, rival_b))]
             for setting, measure in COMPARED:
+                if setting != "multilingual" and (merges(rival_a) or merges(rival_b)):
+                    continue
                 n, seed = results.study.resamples, results.study.report_seed
                 found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n, seed=seed))
                 names = {"task": evaluation.task, "a": label(a, rival_a), "b": label(b, rival_b)}
@@ -128,18 +132,15 @@ def against_none(results: Results) -> pd.DataFrame:
 def by_setting(table: pd.DataFrame) -> pd.DataFrame:
     """Put the mAP rows of `comparisons` side by side: task, strategy, against, and per setting `difference [low, high]`.
 
-    Merging orders the languages of the multilingual pool and changes no pool of one language; these cells are empty where
-    they would repeat the row without it.
+    Merging orders the languages of the multilingual pool and changes no pool of one language; these cells are empty.
     """
     table = table[table["measure"] == "mAP"].copy()
     numbers = zip(table["difference"], table["low"], table["high"], strict=True)
     table["text"] = [f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]" for difference, low, high in numbers]
-    merged = table["a"].map(lambda name: merges(name.partition(" + ")[2] or "none"))
-    table.loc[merged & (table["setting"] != "multilingual"), "text"] = ""
     table = table.rename(columns={"a": "strategy", "b": "against"})
     keys = ["task", "strategy", "against"]
     order = pd.MultiIndex.from_frame(table[keys].drop_duplicates())
-    wide = table.pivot(index=keys, columns="setting", values="text").loc[order, list(SETTINGS)]
+    wide = table.pivot(index=keys, columns="setting", values="text").loc[order, list(SETTINGS)].fillna("")
     return wide.rename_axis(columns=None).reset_index()
 
 
