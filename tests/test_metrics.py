@@ -165,6 +165,22 @@ def test_group_sums_reproduce_every_cell_also_from_parquet(tmp_path):
         assert sums["n"].sum() == len(per_query)
 
 
+@pytest.mark.parametrize("float_type", ["float64", "float32"])
+def test_sums_are_those_of_pandas(float_type):
+    rng = np.random.default_rng(3)
+    n = 500  # shuffled, with categories that no row has and combinations that do not occur
+    names = {"group": "vwxyz", "query_lang": ["yo", "en", "de"], "pool": ["all", "en", "yo"], "measure": ["mAP", "R@1", "R@9"]}
+    table = pd.DataFrame({key: pd.Categorical(rng.choice(list(of)[:-1], n), categories=list(of)) for key, of in names.items()})
+    table["setting"] = pd.Categorical(rng.choice(metrics.SETTINGS[1:], n), categories=metrics.SETTINGS)
+    table["value"] = rng.random(n).astype(float_type)
+    keys = ["group", *metrics.CELL, "measure"]
+    wide = table.assign(value=table["value"].astype(float))
+    expected = wide.groupby(keys, observed=True)["value"].agg(n="count", total="sum").reset_index()
+    pd.testing.assert_frame_equal(metrics.group_sums(table), expected, rtol=1e-12)
+    means = wide.groupby(keys[1:], observed=True)["value"].mean().reset_index()
+    pd.testing.assert_frame_equal(metrics.cells(table), means, rtol=1e-12)
+
+
 def test_order_of_queries_does_not_matter():
     rng = np.random.default_rng(1)
     queries, docs, doc_lang, relevant, doc_ids, langs = parallel_problem(rng, 20, 3, 30, GRID)

@@ -195,7 +195,7 @@ def evaluate(
         },
     }
     if "rank_distance" in result["bias"]:  # refused where the pool is not parallel: MIRACL, a mixed pool
-        per_query = pd.concat([per_query, bias.rank_distance(together, queries)], ignore_index=True)
+        per_query = metrics.stack([per_query, bias.rank_distance(together, queries)])
     for name, table in (("per_query", per_query), ("group_sums", metrics.group_sums(per_query))):
         with atomic_path(out / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)

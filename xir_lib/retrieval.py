@@ -16,17 +16,19 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import ThreadpoolController
 
 from xir_lib.errors import InputError
 
 IntArray = NDArray[np.integer]
 FloatArray = NDArray[np.floating]
 
-SCORES_IN_MEMORY = 2**22  # float32 scores of one block of queries: 16 MiB, about the size at which the product is fastest
+SCORES_IN_MEMORY = 2**23  # float32 scores of one block of queries: 32 MiB; smaller blocks multiply at lower speed
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,11 @@ def relevant_ranks(
         if top_counts is not None:
             top_counts[start:stop] = _count_languages(best, scores, position_by_lang, langs[by_lang], top)
 
-    with ThreadPoolExecutor(_threads()) as pool:  # while one block is multiplied another is sorted
-        list(pool.map(rank, _query_blocks(len(queries), len(docs))))
+    blocks = _query_blocks(len(queries), len(docs))
+    threads = min(_threads(), len(blocks))
+    # A block per thread, and a product within one thread: products that share the cores wait for each other.
+    with _blas().limit(limits=1 if threads > 1 else None, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(rank, blocks))
     return RelevantRanks(rel_query, rel_doc, langs[rel_doc], outranked_by, pool_sizes, len(queries), grades, top_counts)
 
 
@@ -192,12 +197,14 @@ def _count_higher(
     `ordered` is (block, n) ascending; `own` marks the values that are themselves among their row's scores.
     """
     n = ordered.shape[1]
+    flat, start = ordered.ravel(), row * n
     below = np.zeros(len(row), dtype=np.int64)  # how many scores are <= value: a binary search for all entries at once
     for step in (1 << bit for bit in reversed(range(n.bit_length()))):
         probe = below + step
-        below = np.where((probe <= n) & (ordered[row, np.minimum(probe, n) - 1] <= value), probe, below)
+        found = flat.take(start + (np.minimum(probe, n) - 1)) <= value
+        below += step * (found & (probe <= n))
     neighbour = below - 1 - own  # the next one down after the passage itself: equal only in a tie
-    tied = (neighbour >= 0) & (ordered[row, np.maximum(neighbour, 0)] == value)
+    tied = (neighbour >= 0) & (flat.take(start + np.maximum(neighbour, 0)) == value)
     return n - below, np.flatnonzero(tied)
 
 
@@ -212,6 +219,11 @@ def _count_languages(
         first = np.lexsort((position, -scores[row]))[:k]
         counts[row] = np.bincount(langs[first], minlength=len(best))
     return counts
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _threads() -> int:
