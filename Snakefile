@@ -149,7 +149,7 @@ rule read:
     params:
         command=lambda w: notebook(w.reader, {"results": str(BUILD / "results"), "figures": str(BUILD / "figures")}),
         code=code_digest(
-            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "claims.py", "plots.py", "significance.py", "data"),
+            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "claims.py", "plots.py", "significance.py", "data"),
         ),
     shell:
         "{params.command} {output:q}"
@@ -165,7 +165,7 @@ rule report:
         BUILD / "report" / "index.html",
     params:
         code=code_digest(
-            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "claims.py", "plots.py", "significance.py", "data"),
+            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "claims.py", "plots.py", "significance.py", "data"),
         ),
     shell:
         "{PYTHON:q} -m xir_lib step report --params {PARAMS:q} --build {BUILD:q}"

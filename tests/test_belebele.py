@@ -10,6 +10,8 @@ import pytest
 
 from xir_lib.corpora import belebele
 from xir_lib.errors import InputError
+from xir_lib.paths import REPO
+from xir_lib.study import load_study, load_training
 
 
 @pytest.fixture
@@ -149,3 +151,14 @@ def test_split_parts_passages_in_all_languages_alike(real: Path) -> None:
 def test_task_names_are_those_of_the_table(real: Path) -> None:
     for name, options in belebele.TASKS.items():
         assert belebele.load_task(["en", "sn"], folder=real, **options).name == name
+
+
+def test_a_profile_trains_on_the_training_part(real: Path) -> None:
+    study = load_study(REPO / "params" / "low_resource.yaml")
+    train, held_out = load_training(study.data)
+    groups = [set(part.table["group"].to_pylist()) for part in (train, held_out)]
+    assert groups[0] and groups[1] and not groups[0] & groups[1]
+    assert groups[0] | groups[1] == set(belebele.load_pairs(folder=real, split="train").table["group"].to_pylist())
+    assert {evaluation.task for evaluation in study.evaluations} <= {"belebele-test", "belebele-standalone-test"}
+    with pytest.raises(InputError, match="holds out 0 of"):  # the part is what seed 0 has not held out
+        load_training(study.data.model_copy(update={"split_seed": 0}))

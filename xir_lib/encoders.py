@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -205,8 +206,6 @@ def encode(
     import torch
     from tqdm.auto import tqdm
 
-    from xir_lib.threads import thread_pool
-
     texts = list(texts) if isinstance(texts, Sequence) else texts.to_pylist()
     if None in texts:
         raise InputError(f"text number {texts.index(None)} of {len(texts)} is null; drop it or give a text")
@@ -241,9 +240,12 @@ def encode(
             for batch in tokenised:
                 embed(batch)
         else:  # a batch per thread: several threads on one small batch wait for each other
-            with thread_pool(threads) as pool:
-                for _ in pool.map(embed, tokenised):
-                    pass
+            try:
+                with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                    for _ in pool.map(embed, tokenised):
+                        pass
+            finally:
+                torch.set_num_threads(threads)
     lost = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))  # true for NaN as well
     if len(lost):
         raise InputError(

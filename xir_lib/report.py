@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from xir_lib import miracl_tables
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
 from xir_lib.study import Results, Study, load_results
@@ -156,6 +157,14 @@ def readme_blocks(results: Results) -> dict[str, str]:
         "findings": "\n".join(f"- {sentence}" for sentence in findings(results)),
         "tables": "\n".join(lines).rstrip(),
     }
+
+
+def miracl_block(folder: Path) -> str:
+    """Return the README's part on one MIRACL language: our systems, then published figures, as Markdown."""
+    topics = miracl_tables.read_topics(folder)
+    found = miracl_tables.published(topics["task"].iloc[0].removeprefix("miracl-"))
+    note = "Published, on the same corpus and topics (zero_shot no: trained on MIRACL itself):"
+    return "\n".join([*_markdown(miracl_tables.system_table(topics)), "", note, "", *_markdown(found)])
 
 
 def fill_readme(text: str, profile: str, blocks: dict[str, str]) -> str:

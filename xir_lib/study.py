@@ -61,12 +61,12 @@ class _Strict(BaseModel):
 class TrainData(_Strict):
     """Which pairs are trained on, and which are held out of them."""
 
-    source: Literal["atlas-qa", "mlqa-core"]
+    source: Literal["atlas-qa", "mlqa-core", "belebele-train"]
     languages: list[str]
     held_out_share: float = Field(
         0.1, gt=0, lt=1, description="share of the ids held out, by group; Atlas-QA uses its dev split"
     )
-    split_seed: int = 0
+    split_seed: int = Field(0, description="another than 0 for belebele-train, whose groups are those that seed 0 has kept")
 
 
 class MixedSet(_Strict):
@@ -250,7 +250,10 @@ def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
         from xir_lib.corpora import atlas
 
         return atlas.load_pairs("train", data.languages), atlas.load_pairs("dev", data.languages)
-    pairs = mlqa.core(mlqa.load_pairs(), data.languages, query_langs=data.languages)
+    if data.source == "belebele-train":
+        pairs = belebele.load_pairs(data.languages, split="train")
+    else:
+        pairs = mlqa.core(mlqa.load_pairs(), data.languages, query_langs=data.languages)
     return split_by_group(pairs, data.held_out_share, data.split_seed)
 
 

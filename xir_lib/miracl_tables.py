@@ -1,0 +1,78 @@
+"""Tables of MIRACL evaluations: ours per system with intervals over topics, beside published figures of the full corpus.
+
+A folder holds what `xir evaluate --task miracl-LANG --out FOLDER/NAME` wrote, one subfolder per model and rivals inside it.
+The published figures (`data/miracl_published.csv`) are nDCG@10 and recall of the BGE-M3 paper, of pyserini's reproductions and
+of mteb's results, on the full corpus; a pool of hard negatives would be another table. A hundred topics separate few
+systems: the table is descriptive, and says what difference it could have detected. Knows no texts and no model.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from xir_lib import metrics
+from xir_lib.errors import InputError
+from xir_lib.rivals import parse_rival
+from xir_lib.significance import compare
+
+MEASURES = ("nDCG@10", "R@100", "MRR@10")
+MAIN = MEASURES[0]
+RESAMPLES = 10_000
+
+
+def read_topics(folder: Path) -> pd.DataFrame:
+    """Return the per-topic values of every evaluation in `folder`: task, system, topic, measure, value.
+
+    A system is the evaluation's place in the folder, `none/centring` for a rival of `none`, or the name of BM25, which
+    needs no model. Evaluations of different tasks are refused: their pools do not compare.
+    """
+    folder = Path(folder)
+    frames, tasks = [], {}
+    for path in sorted(file.parent for file in folder.rglob("metrics.json")):
+        metrics_of = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        rival = parse_rival(metrics_of["config"]["rival"])
+        name = rival.name if rival.lexical else path.relative_to(folder).as_posix()
+        if name in tasks:
+            raise InputError(f"{folder} holds {name} twice; keep one")
+        tasks[name] = metrics_of["task"]
+        values = pd.read_parquet(path / "per_query.parquet").query("setting == 'monolingual' and measure in @MEASURES")
+        found = values[["query_id", "measure", "value"]].astype({"query_id": str, "measure": str})
+        frames.append(found.rename(columns={"query_id": "topic"}).assign(task=tasks[name], system=name))
+    if not frames:
+        raise InputError(f"{folder} holds no metrics.json; `xir evaluate --task miracl-yo --out {folder}/none` writes one")
+    if len(set(tasks.values())) > 1:
+        raise InputError(f"{folder} holds evaluations of {', '.join(sorted(set(tasks.values())))}; give one task's")
+    return pd.concat(frames, ignore_index=True)[["task", "system", "topic", "measure", "value"]]
+
+
+def system_table(topics: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
+    """Return a row per system: the mean of each measure over topics, and nDCG@10 minus the baseline's, by topic.
+
+    Columns: system, topics, the measures, `minus BASELINE`, low and high (95 % bootstrap interval over topics) and
+    detectable, the least difference that so many topics find with power .8 (`Comparison.mde`). No adjustment.
+    """
+    if baseline not in set(topics["system"]):
+        raise InputError(f"no system {baseline!r}; there are {', '.join(topics['system'].unique())}")
+    sums = {
+        str(system): metrics.group_sums(
+            part.assign(group=part["topic"], setting="monolingual", query_lang="topics", pool="topics", query_id=part["topic"])
+        )
+        for system, part in topics.groupby("system", sort=False)
+    }
+    rows = []
+    for system, part in topics.groupby("system", sort=False):
+        row = {"system": system, "topics": part["topic"].nunique(), **part.groupby("measure")["value"].mean()}
+        if system != baseline:
+            found = compare(sums[str(system)], sums[baseline], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
+            row |= {"low": found.low, "high": found.high, "detectable": found.mde}
+            row[f"minus {baseline}"] = found.difference
+        rows.append(row)
+    columns = ["system", "topics", *MEASURES, f"minus {baseline}", "low", "high", "detectable"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def published(lang: str) -> pd.DataFrame:
+    """Return the published figures of one language: system, nDCG@10, R@100, zero_shot (`no`: trained on MIRACL itself)."""
+    table = pd.read_csv(Path(__file__).parent / "data" / "miracl_published.csv")
+    return table[table["lang"] == lang].drop(columns="lang").reset_index(drop=True)
