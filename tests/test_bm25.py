@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_encoders import build_tiny
 
+from xir_lib import bm25
 from xir_lib.bm25 import Index, pieces, words
 from xir_lib.encoders import open_encoder
 
@@ -103,3 +104,22 @@ def test_pieces_cover_the_whole_text(tmp_path):
     found = pieces(model, [text, "ab"])
     assert "".join(found[0]).replace("▁", " ").split() == text.split()
     assert found[1] == ["▁ab"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ọ̀yọ́, \u1ecc\u0300y\u1ecd\u0301", ["oyo", "oyo"]),  # with combining marks, and half composed
+        ("Ünïcode Straße Ελλάδα", ["unicode", "strasse", "ελλαδα"]),
+        ("हिन्दी की", ["हिन्दी", "की"]),  # vowel signs and virama are letters
+        ("ประเทศ", bm25.words("ประเทศ")),
+        ("が", ["が"]),  # the voicing mark is none of Latin's
+        ("한국어", ["한국어"]),  # taken apart and put together again
+    ],
+)
+def test_folding_takes_diacritics_off_latin_greek_and_cyrillic_alone(text: str, expected: list[str]) -> None:
+    assert bm25.folded(text) == expected
+
+
+def test_spaces_leave_case_and_punctuation() -> None:
+    assert bm25.spaces(" Ọ̀yọ́,\tOYO\n") == ["Ọ̀yọ́,", "OYO"]

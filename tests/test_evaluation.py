@@ -22,6 +22,7 @@ from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Encoder, evaluate, fit_curve
 from xir_lib.fitting import remove_language
+from xir_lib.rivals import LEXICAL
 
 
 @pytest.fixture(scope="module")
@@ -286,11 +287,11 @@ def test_merging_leaves_the_single_pools_as_they_are(encoder: Encoder, tmp_path:
         pd.testing.assert_series_equal(one["query_id"], other["query_id"])
 
 
-@pytest.mark.parametrize("rival", ["bm25", "bm25-pieces"])
+@pytest.mark.parametrize("rival", LEXICAL)
 def test_bm25_needs_no_vectors(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rival: str) -> None:
     monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded"))
     result = evaluate(encoder, toy_task(), tmp_path, rival=rival, trec_run=60)
-    assert (result["model"], result["config"]["rival"]) == ("bm25" if rival == "bm25" else encoder.name, rival)
+    assert (result["model"], result["config"]["rival"]) == (encoder.name if rival == "bm25-pieces" else rival, rival)
     assert result["config"]["bm25"].items() >= {"k1": 0.9, "b": 0.4, "variant": "lucene"}.items()
     assert ("weights_sha256" in result["config"]) == (rival == "bm25-pieces")  # the tokenizer is part of that
     assert result["config"]["rival_fit"] is None

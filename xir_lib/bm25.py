@@ -10,9 +10,11 @@ that the query meets: each language's pool is an index of its own in the monolin
 pool of all languages is one more index. A passage that shares no token with the query scores 0 and stays in the ranking,
 behind the others, in the order of the ids.
 
-Two tokenizers: `words` needs no dictionary and no language, `pieces` are the encoder's own subwords (field.md, section
-3: on MIRACL's Yoruba BM25 on XLM-R's pieces is the strongest zero-shot system of the table). Neither stems, folds
-diacritics or drops stop words, so language analysers do better in their languages. This module knows no data set.
+Tokenizers: `words` needs no dictionary and no language; `folded` are words without the diacritics of Latin, Greek and
+Cyrillic letters, which some languages write now and then only (Yoruba's tones and dots: see `figures/miracl-yo`); `spaces` cuts
+at white space alone, as Anserini does for languages that Lucene has no analyser for (MIRACL's Yoruba baseline); `pieces`
+are the encoder's own subwords. None stems or drops stop words, so language analysers do better in their languages. This
+module knows no data set.
 """
 
 import re
@@ -44,6 +46,7 @@ _UNSPACED = "".join(
 )
 _MARKS = "".join(chr(code) for code in range(0x10000) if unicodedata.category(chr(code))[0] == "M")
 _RUN = re.compile(rf"([{_UNSPACED}][{_UNSPACED}{_MARKS}]*)|[^\s{_UNSPACED}]+")
+_DIACRITICS = re.compile("[\u0300-\u036f]")
 _CLUSTER = re.compile(rf"[{_UNSPACED}][{_MARKS}]*")
 
 
@@ -75,6 +78,29 @@ def words(text: str) -> list[str]:
         letters = _CLUSTER.findall(run[0]) if run[1] else run[0]
         tokens += [run[0]] if len(letters) == 1 or not run[1] else [a + b for a, b in pairwise(letters)]
     return tokens
+
+
+def folded(text: str) -> list[str]:
+    """Split a text as `words` does, without the combining diacritics (U+0300 to U+036F) of Latin, Greek and Cyrillic letters.
+
+    Marks of other scripts are letters or vowels there, and stay.
+
+    >>> folded("Ọ̀yọ́, हिन्दी")
+    ['oyo', 'हिन्दी']
+    """
+    return words(_DIACRITICS.sub("", unicodedata.normalize("NFD", text)))
+
+
+def spaces(text: str) -> list[str]:
+    """Split a text at white space and leave case, punctuation and marks as they are.
+
+    >>> spaces("Ọ̀yọ́, Ọ̀yọ́")
+    ['Ọ̀yọ́,', 'Ọ̀yọ́']
+    """
+    return text.split()
+
+
+TOKENIZERS = {"bm25": words, "bm25-folded": folded, "bm25-spaces": spaces}  # by the rival's name; pieces need a model
 
 
 def pieces(model: "SentenceTransformer", texts: Sequence[str]) -> list[list[str]]:

@@ -180,7 +180,7 @@ def evaluate(
         typer.Option(
             "--rival",
             help="Also score a rival that costs no training, into OUT/RIVAL; repeat for several: centring, lir-1, lir-2, ..., "
-            "round-robin, z-score, minus-top10, these also as centring+z-score, bm25, bm25-pieces.",
+            "round-robin, z-score, minus-top10, these also as centring+z-score, bm25, bm25-folded, bm25-spaces, bm25-pieces.",
         ),
     ] = None,
     fits: Annotated[

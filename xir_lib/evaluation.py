@@ -177,7 +177,7 @@ def evaluate(
     per_query = _score(apart, together, queries, task.languages)
     result = {
         "task": task.name,
-        "model": rival if rival == "bm25" else encoder.name,
+        "model": rival if rival in bm25.TOKENIZERS else encoder.name,
         "settings": metrics.macro(per_query),
         "micro": metrics.micro(per_query),
         "recall_ceilings": metrics.recall_ceilings(together, queries),
@@ -362,7 +362,8 @@ def _tokens(encoder: Encoder, task: RetrievalTask, rival: Rival) -> tuple[list[l
     queries, passages = task.queries["text"].to_pylist(), task.passages["text"].to_pylist()
     if rival.lexical == "bm25-pieces":
         return bm25.pieces(encoder.model, queries), bm25.pieces(encoder.model, passages)
-    return [bm25.words(text) for text in queries], [bm25.words(text) for text in passages]
+    tokens = bm25.TOKENIZERS[rival.name]
+    return [tokens(text) for text in queries], [tokens(text) for text in passages]
 
 
 def _score(
@@ -416,7 +417,7 @@ def _bm25_key(encoder: Encoder, rival: Rival) -> dict[str, Any]:
     key = {"k1": bm25.K1, "b": bm25.B, "variant": bm25.VARIANT, "statistics": "of each pool"}
     if rival.lexical == "bm25-pieces":
         return {"bm25": {**key, "tokens": "the model's pieces"}, "weights_sha256": encoder.fingerprint}
-    return {"bm25": {**key, "tokens": "words"}}
+    return {"bm25": {**key, "tokens": bm25.TOKENIZERS[rival.name].__name__}}
 
 
 def _encoder_key(encoder: Encoder) -> dict[str, Any]:

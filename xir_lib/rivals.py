@@ -29,7 +29,7 @@ Languages = Sequence[str] | NDArray
 
 FITS = ("foreign", "corpus", "cross-fit")  # where means come from, the primary one first; see fitting.py
 MERGES = ("round-robin", "z-score", "minus-top10")
-LEXICAL = ("bm25", "bm25-pieces")
+LEXICAL = ("bm25", "bm25-pieces", "bm25-folded", "bm25-spaces")
 KNOWN = f"none, centring, lir-1, lir-2, ..., {', '.join(LEXICAL)}, {', '.join(MERGES)}, or a merge behind centring+ or lir-R+"
 
 
