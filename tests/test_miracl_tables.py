@@ -10,7 +10,7 @@ import pytest
 from xir_lib import miracl_tables
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.report import fill_readme, miracl_block
+from xir_lib.report import curve_block, fill_readme, miracl_block
 from xir_lib.rivals import LEXICAL
 
 COMMITTED = REPO / "figures" / "miracl-yo"
@@ -83,3 +83,16 @@ def test_the_readme_s_numbers_are_those_of_the_committed_topics() -> None:
     text = (REPO / "README.md").read_text(encoding="utf-8")
     assert fill_readme(text, "miracl-yo", {"tables": miracl_block(COMMITTED)}) == text
     assert fill_readme(text, "miracl-yo", {"tables": "other"}) != text
+
+
+def test_the_readme_s_curve_is_that_of_the_committed_files() -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    block = curve_block(REPO / "figures" / "fit_curve")
+    assert fill_readme(text, "fit_curve", {"tables": block}) == text != fill_readme(text, "fit_curve", {"tables": "other"})
+    row = pd.read_csv(REPO / "figures" / "fit_curve" / "xquad-r" / "fit_curve.csv")
+    row = row.query("texts == 100 and measure == 'mAP' and setting == 'multilingual'").iloc[0]
+    assert row["lowest"] <= row["mean"] <= row["highest"] and f"| {row['mean']:.3f} |" in block
+    metrics = json.loads((REPO / "figures" / "fit_curve" / "xquad-r" / "metrics.json").read_text(encoding="utf-8"))
+    start = pd.read_csv(REPO / "figures" / "fit_curve" / "xquad-r" / "fit_curve.csv").query("texts == 0 and measure == 'mAP'")
+    for setting, value in start.set_index("setting")["mean"].items():
+        assert value == pytest.approx(metrics["settings"][setting]["mAP"], abs=1e-9)

@@ -13,11 +13,12 @@ import yaml
 
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
-from xir_lib.report import fill_readme, miracl_block, readme_blocks
+from xir_lib.report import curve_block, fill_readme, miracl_block, readme_blocks
 from xir_lib.study import Mixture, load_results, load_study, load_training
 
 SNAKEFILE = REPO / "Snakefile"
 MIRACL = REPO / "figures" / "miracl-yo"  # what `xir evaluate --task miracl-yo --out` wrote, without the rankings
+CURVES = REPO / "figures" / "fit_curve"  # what `xir evaluate --fit-curve` wrote, a folder per task
 
 
 def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run: bool = False) -> Path:
@@ -69,7 +70,8 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     readme = REPO / "README.md"
     with atomic_path(readme) as temporary:
         text = fill_readme(readme.read_text(encoding="utf-8"), study.profile, readme_blocks(load_results(target / "results")))
-        temporary.write_text(fill_readme(text, "miracl-yo", {"tables": miracl_block(MIRACL)}), encoding="utf-8")
+        text = fill_readme(text, "miracl-yo", {"tables": miracl_block(MIRACL)})
+        temporary.write_text(fill_readme(text, "fit_curve", {"tables": curve_block(CURVES)}), encoding="utf-8")
     return target
 
 

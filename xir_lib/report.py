@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from xir_lib import miracl_tables
+from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
 from xir_lib.study import Results, Study, load_results
@@ -165,6 +166,18 @@ def miracl_block(folder: Path) -> str:
     found = miracl_tables.published(topics["task"].iloc[0].removeprefix("miracl-"))
     note = "Published, on the same corpus and topics (zero_shot no: trained on MIRACL itself):"
     return "\n".join([*_markdown(miracl_tables.system_table(topics)), "", note, "", *_markdown(found)])
+
+
+def curve_block(folder: Path) -> str:
+    """Return the README's part on how many texts centring needs, as Markdown; `folder` has a `fit_curve.csv` per task."""
+    tables = []
+    for path in sorted(Path(folder).glob("*/fit_curve.csv")):
+        table = pd.read_csv(path).query("measure == 'mAP'").pivot(index=["texts", "fewest"], columns="setting", values="mean")
+        tables.append(table[list(SETTINGS)].reset_index().assign(task=path.parent.name))
+    together = pd.concat(tables, ignore_index=True).rename(
+        columns={"texts": "texts per language", "fewest": "fewest given"}
+    )
+    return "\n".join(_markdown(together[["task", *together.columns.drop("task")]]))
 
 
 def fill_readme(text: str, profile: str, blocks: dict[str, str]) -> str:
