@@ -174,9 +174,7 @@ def curve_block(folder: Path) -> str:
     for path in sorted(Path(folder).glob("*/fit_curve.csv")):
         table = pd.read_csv(path).query("measure == 'mAP'").pivot(index=["texts", "fewest"], columns="setting", values="mean")
         tables.append(table[list(SETTINGS)].reset_index().assign(task=path.parent.name))
-    together = pd.concat(tables, ignore_index=True).rename(
-        columns={"texts": "texts per language", "fewest": "fewest given"}
-    )
+    together = pd.concat(tables, ignore_index=True).rename(columns={"texts": "texts per language", "fewest": "fewest given"})
     return "\n".join(_markdown(together[["task", *together.columns.drop("task")]]))
 
 
