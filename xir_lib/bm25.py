@@ -12,9 +12,8 @@ behind the others, in the order of the ids.
 
 Tokenizers: `words` needs no dictionary and no language; `folded` are words without the diacritics of Latin, Greek and
 Cyrillic letters, which some languages write now and then only (Yoruba's tones and dots: see `figures/miracl-yo`); `spaces` cuts
-at white space alone, as Anserini does for languages that Lucene has no analyser for (MIRACL's Yoruba baseline); `pieces`
-are the encoder's own subwords. None stems or drops stop words, so language analysers do better in their languages. This
-module knows no data set.
+at white space alone, which reproduces the published baseline of MIRACL's Yoruba; `pieces` are the encoder's own subwords.
+None stems or drops stop words, so language analysers do better in their languages. This module knows no data set.
 """
 
 import re
