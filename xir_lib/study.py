@@ -23,7 +23,7 @@ from xir_lib.corpora import belebele, lareqa, miracl, mlqa
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
-from xir_lib.metrics import SETTINGS
+from xir_lib.metrics import CELL, SETTINGS
 from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
@@ -41,6 +41,8 @@ PRINTED = pd.DataFrame(  # the measures of the paper's tables
     ],
     columns=["setting", "measure"],
 )
+
+BY_GROUP = ("mAP", RANK_DISTANCE)  # measures whose differences get intervals
 
 TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train", *belebele.TASKS, *miracl.TASKS)
 
@@ -398,8 +400,9 @@ def evaluation_folders(study: Study, build: Path) -> dict[tuple[str, str, str], 
 def collect(study: Study, build: Path, out: Path) -> None:
     """Gather the results of all runs into `study.json`, `runs.json`, `evaluations.json` and `group_sums.parquet`.
 
-    Of the sums per group only what tables and figures are made of is kept (`PRINTED`, and of merged rankings the
-    multilingual setting): the files are committed. An evaluation is a line.
+    Of the sums per group only what tables and figures are made of is kept, since the files are committed: the measures of
+    `PRINTED`, of merged rankings the multilingual setting, and of measures that are never compared (`BY_GROUP`) the sum over
+    all groups. An evaluation is a line.
     """
     build, out = Path(build), Path(out)
     evaluations, sums = [], []
@@ -411,7 +414,9 @@ def collect(study: Study, build: Path, out: Path) -> None:
         found_sums = pd.read_parquet(folder / "group_sums.parquet").merge(PRINTED, on=["setting", "measure"])
         if parse_rival(rival).merge:  # pools of one language keep their ranking
             found_sums = found_sums[found_sums["setting"] == SETTINGS[-1]]
-        sums.append(found_sums.assign(**key))
+        by_group = found_sums["measure"].isin(BY_GROUP)
+        whole = found_sums[~by_group].groupby([*CELL, "measure"], observed=True)[["n", "total"]].sum().reset_index()
+        sums.append(pd.concat([found_sums[by_group], whole.assign(group="all groups")]).assign(**key))
     trained = [build / "models" / run / "run.json" for run in study.runs if run not in ("none", "untrained")]
     table = pd.concat(sums, ignore_index=True)
     for column in table.columns.difference(["n", "total"]):

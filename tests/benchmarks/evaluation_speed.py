@@ -8,8 +8,8 @@ vectors: ranks in every pool, every measure per query, the 132 rows, the languag
 pytrec_eval gets the full ranking of a sample of queries over the pool of all languages as it wants it, a dictionary of scores;
 its time for all queries is the sample's times queries / sample, and covers one of twelve pools and no bias measure.
 *Encoding* compares `xir_lib.encoders.encode` with `SentenceTransformer.encode` and its defaults on passages of the task, in
-turns; both normalise; beside it the encoder's linear layers alone, which no float32 code can undercut. Prints JSON; the
-bounds of the project (3 x the product, 2 x the encoding, cosine .999) are in it.
+turns; both normalise; beside it the products of the encoder's linear layers and nothing else. Prints JSON; the bounds of the
+project (3 x the product, 2 x the encoding, cosine .999) are in it.
 """
 
 import argparse
@@ -151,8 +151,8 @@ def encoding(texts: int, threads: int) -> dict[str, Any]:
 def products_alone(model: Any, texts: list[str]) -> float:
     """Return the seconds of the encoder's linear layers on these texts, without padding and without anything between them.
 
-    What is left of an encoding if attention, normalisation, activations and tokens cost nothing: a bound for any float32 code
-    on this machine. 1,024 rows at a time and one batch per thread, as `encode` does it.
+    What is left of an encoding if attention, normalisation, activations and tokens cost nothing. 1,024 rows at a time and one
+    batch per thread, as `encode` does it.
     """
     from concurrent.futures import ThreadPoolExecutor
 
