@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pytest
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,7 @@ from test_study import hub_xlm_roberta
 from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.cli import main
-from xir_lib.corpora.records import PARAGRAPH
+from xir_lib.corpora.records import PARAGRAPH, RetrievalTask
 from xir_lib.paths import REPO
 from xir_lib.training_data import PairDataset
 
@@ -42,6 +43,8 @@ def xir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["evaluate", "--model", "m", "--task", "atlas-qa", "--rival", "magic", "--out", "o"], "unknown rival 'magic'"),
         (["evaluate", "--model", "m", "--task", "atlas-qa", "--rival", "centring", "--out", "o"], "--fit-on"),
         (["evaluate", "--model", "m", "--task", "atlas-qa"], "Missing option '--out'"),
+        (["mix", "--model", "m", "--out", "o", "--task", "miracl-xx"], "unknown task 'miracl-xx'"),
+        (["mix", "--model", "m", "--out", "o", "--task", "atlas-qa", "--foreign", "wikipedia"], "unknown task 'wikipedia'"),
         (["train", "--params", "none.yaml", "--out", "o"], "none.yaml does not exist"),
         (["train", "--params", DEMO, "--out", "o", "--strategy", "hybrid-7"], "alpha must be in [0, 1], got 7"),
         (["train", "--params", DEMO], "--out is missing"),
@@ -109,6 +112,36 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             assert row["low"] <= row["difference"] <= row["high"]
     assert xir(monkeypatch, *common, "--out", tmp_path / "out2") == 0
     assert "rank distance" in capsys.readouterr().out
+
+
+def test_mixed_pools_in_one_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model, whole = build_tiny(tmp_path / "encoder"), toy_task()
+    parts = [table.filter(pc.equal(table["lang"], "xx")) for table in (whole.queries, whole.passages)]
+    own = [table.filter(pc.match_substring_regex(table["query_id"], "-xx$")) for table in (whole.qrels,)]
+    judged = own[0].filter(pc.match_substring_regex(own[0]["doc_id"], "-xx$")).slice(0, 5)
+    asked = parts[0].filter(pc.is_in(parts[0]["query_id"], judged["query_id"].combine_chunks()))
+    RetrievalTask("own", asked, parts[1], judged).save(tmp_path / "own")
+    others = whole.passages.filter(pc.not_equal(whole.passages["lang"], "xx"))
+    rest = whole.queries.filter(pc.not_equal(whole.queries["lang"], "xx"))
+    answered = pc.and_(
+        pc.is_in(whole.qrels["query_id"], rest["query_id"].combine_chunks()),
+        pc.is_in(whole.qrels["doc_id"], others["doc_id"].combine_chunks()),
+    )
+    RetrievalTask("others", rest, others, whole.qrels.filter(answered)).save(tmp_path / "others")
+    command = ["mix", "--model", model, "--task", tmp_path / "own", "--foreign", tmp_path / "others"]
+    command += ["--size", 12, "--draws", 2]
+    command += ["--rival", "round-robin", "--share", 0, "--share", 0.5, "--out", tmp_path / "mixed" / "tiny"]
+    assert xir(monkeypatch, *command, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["rival"], row["share"]) for row in rows] == [(r, s) for r in ("none", "round-robin") for s in (0, 0.5)]
+    assert all(row["foreign cost"] == 0 for row in rows if not row["share"])
+    assert [row["pool share"] for row in rows] == pytest.approx(
+        [0, 4 / 12, 0, 4 / 12], abs=1e-5
+    )  # half of 12 - 5 places, rounded
+    assert xir(monkeypatch, *command, "--size", 4) == 2
+    assert "a pool of 4 cannot hold the 5 judged passages of own" in capsys.readouterr().err
 
 
 def test_compare_adds_the_interval_over_paragraphs(

@@ -13,6 +13,7 @@ from xir_lib.corpora import lareqa, mlqa, squad
 from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
+from xir_lib.study import load_paragraphs
 
 # README.md of the data folder: questions and candidates of each file
 QUESTIONS = {
@@ -250,6 +251,25 @@ def test_mlqa_files_merge_by_id(mlqa_folder: Path) -> None:
     }
 
 
+def test_paragraphs_are_whole_and_once(mlqa_folder: Path, lareqa_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(row["lang"], row["text"]) for row in mlqa.load_paragraphs(mlqa_folder).to_pylist()]
+    assert sorted(found) == [("de", "Eule"), ("es", "búho"), ("es", "solo"), ("vi", "cú"), ("zh", "鸮")]
+    monkeypatch.setitem(lareqa.LANGUAGES, "mlqa-r", ("ar", "en", "zh"))
+    assert lareqa.load_paragraphs("mlqa-r", lareqa_folder).to_pylist() == [
+        {"doc_id": f"mlqa-r-{place}", "lang": place[-2:], "text": text}
+        for place, text in (
+            ("000-00-ar", "واحد"),
+            ("001-00-ar", AR),
+            ("000-00-en", EN),
+            ("001-00-en", "One. One."),
+            ("000-00-zh", ZH),
+        )
+    ]
+    (lareqa_folder / "zh.json").unlink()
+    with pytest.raises(InputError, match=r"lacks zh\.json; `xir data get mlqa-r`"):
+        lareqa.load_paragraphs("mlqa-r", lareqa_folder)
+
+
 def test_core_keeps_ids_with_both_in_two_languages(mlqa_folder: Path) -> None:
     pairs = mlqa.load_pairs(mlqa_folder)
     core = mlqa.core(pairs)
@@ -389,6 +409,13 @@ def test_mlqa_counts_of_the_readme(real: Path) -> None:
         by_id.setdefault(row["pair_id"], set()).update([row["passage_id"]] if row["passage_id"] else [])
     users = Counter(passage for passages in by_id.values() for passage in passages)
     assert sum(any(users[passage] > 1 for passage in passages) for passages in by_id.values()) == 2157  # would leak
+
+
+def test_foreign_paragraphs_for_mixed_pools(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_DATA", str(real))
+    found = load_paragraphs(["xquad-contexts", "mlqa-contexts"])
+    assert found.num_rows == 240 * 11 + 14_580 == len(found["doc_id"].unique())
+    assert Counter(found["lang"].to_pylist())["vi"] == 240 + 1508 and "yo" not in found["lang"].to_pylist()
 
 
 def test_splitting_the_core_is_splitting_the_whole(real: Path) -> None:

@@ -261,6 +261,46 @@ def evaluate(
 
 
 @app.command()
+def mix(
+    model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
+    out: Annotated[Path, typer.Option(help="The folder of mixed.json, topics.parquet, intruders.csv and examples.")],
+    task: Annotated[str, typer.Option(help="A task of one language.")] = "miracl-yo",
+    foreign: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose passages replace the task's: xquad-contexts, mlqa-contexts, or a task; repeat for several. "
+            "Default belebele, xquad-contexts and mlqa-contexts."
+        ),
+    ] = None,
+    shares: Annotated[
+        list[float] | None, typer.Option("--share", help="Foreign part of the unjudged places; default 0, .25, .5, .75 and .9.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Passages in every pool.")] = 20_000,
+    draws: Annotated[int, typer.Option(min=1, help="Pools per share, the same for every model.")] = 5,
+    rivals: Annotated[
+        list[str] | None, typer.Option("--rival", help="As in evaluate; means are the corpus fit. Default none alone.")
+    ] = None,
+    fit_on: Annotated[list[str] | None, typer.Option(help="Tasks whose queries give the query mean of centring.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what foreign passages do to a one-language task: pools of one size, a growing share of them foreign."""
+    from xir_lib import mixed_pools
+    from xir_lib.evaluation import Encoder
+    from xir_lib.study import load_paragraphs, load_task
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder")
+    judged, others = load_task(task), load_paragraphs(foreign or mixed_pools.FOREIGN)
+    names = list(dict.fromkeys(["none", *(rivals or [])]))
+    sources = [load_task(name) for name in fit_on or []]
+    options: dict[str, Any] = {"shares": shares or mixed_pools.SHARES, "size": size, "draws": draws}
+    mixed_pools.measure(Encoder(model, cache=cache), judged, others, out, rivals=names, fit_on=sources, **options)
+    table = mixed_pools.cost_table(mixed_pools.read(out)).drop(columns="model")
+    _show(json.loads(table.to_json(orient="records")), as_json, title=f"{model} on {task}, pools of {size:,} passages: nDCG@10")
+
+
+@app.command()
 def bias(
     model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
     out: Annotated[Path, typer.Option(help="The folder of card.html, card.md, card.json and the evaluations.")],

@@ -166,7 +166,7 @@ def evaluate(
 
     def scored() -> Iterator[parts.Part]:
         if chosen.lexical:
-            return parts.bm25_parts(*_tokens(encoder, task, chosen), doc_langs)
+            return parts.bm25_parts(*tokens(encoder, task, chosen), doc_langs)
         return parts.merged_parts(vectors, doc_langs, ties, chosen.merge) if chosen.merge else parts.plain_parts(vectors)
 
     if in_shards:
@@ -188,7 +188,7 @@ def evaluate(
             "rival": rival,
             "rival_fit": fitted,
             **(_merge_key(chosen) if chosen.merge else {}),
-            **(_bm25_key(encoder, chosen) if chosen.lexical else _encoder_key(encoder)),
+            **(_bm25_key(encoder, chosen) if chosen.lexical else encoder_key(encoder)),
             **({"passage_vectors": "float16"} if in_shards else {}),
             "environment": environment(),
             **(config or {}),
@@ -357,7 +357,7 @@ def _vectors(
     return fitting.remove_language(encoder, task, vectors, rival.rank, fit, fit_on, fit_texts)
 
 
-def _tokens(encoder: Encoder, task: RetrievalTask, rival: Rival) -> tuple[list[list[str]], list[list[str]]]:
+def tokens(encoder: Encoder, task: RetrievalTask, rival: Rival) -> tuple[list[list[str]], list[list[str]]]:
     """Return the tokens of the queries and of the passages."""
     queries, passages = task.queries["text"].to_pylist(), task.passages["text"].to_pylist()
     if rival.lexical == "bm25-pieces":
@@ -420,7 +420,8 @@ def _bm25_key(encoder: Encoder, rival: Rival) -> dict[str, Any]:
     return {"bm25": {**key, "tokens": bm25.TOKENIZERS[rival.name].__name__}}
 
 
-def _encoder_key(encoder: Encoder) -> dict[str, Any]:
+def encoder_key(encoder: Encoder) -> dict[str, Any]:
+    """Return what of the encoder belongs to a result's key."""
     return {
         "prompts": list(encoder.prompts),
         "max_seq_length": encoder.model.max_seq_length,

@@ -167,6 +167,37 @@ def language_lines(
     return figure
 
 
+def mixed_figure(table: pd.DataFrame) -> "Figure":
+    """Draw, per model, nDCG@10 and the intruders among the first ten over the foreign share of the pool.
+
+    `table` is `mixed_pools.cost_table`. Left: solid in the mixed pool, dotted in its own-language passages alone, which are
+    fewer the larger the share; the gap is what foreign passages cost. Right: the line of the pool's foreign share is what
+    a ranking at random gives.
+    """
+    import matplotlib.pyplot as plt
+
+    models, rivals = (list(dict.fromkeys(table[column])) for column in ("model", "rival"))
+    figure, axes = plt.subplots(
+        len(models), 2, figsize=(9, 0.5 + 3 * len(models)), squeeze=False, sharex=True, sharey="col", layout="constrained"
+    )
+    colours = dict(zip(rivals, ["#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"] * len(rivals), strict=False))
+    for row, model in zip(axes, models, strict=True):
+        for rival in rivals:
+            own = table[(table["model"] == model) & (table["rival"] == rival)].sort_values("share")
+            style = {"color": colours[rival], "ms": 5, "marker": _rival_style(rival, "")["marker"]}
+            row[0].plot(own["share"], own["mixed"], label="as it is" if rival == "none" else rival, **style)
+            row[0].plot(own["share"], own["alone"], ls=":", color=colours[rival])
+            row[1].plot(own["share"], own["intruders"], **style)
+        row[1].plot(own["share"], own["pool share"], ls="--", color="#999999")
+        row[1].annotate("share of the pool", (0.5, own["pool share"].iloc[-1]), color="#777777", ha="center", va="top")
+        row[0].set_title(f"{model}: nDCG@10, solid mixed, dotted without the foreign passages", fontsize=10)
+        row[1].set_title(f"{model}: foreign part of the first ten", fontsize=10)
+    for axis in axes[-1]:
+        axis.set_xlabel("foreign share of the unjudged passages")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(rivals), frameon=False)
+    return figure
+
+
 def loss_figure(curve: pd.DataFrame) -> "Figure":
     """Draw the training loss over steps (columns step and loss)."""
     import matplotlib.pyplot as plt

@@ -240,6 +240,12 @@ def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
     raise InputError(f"unknown task {name!r}; use {', '.join(TASKS)}, the folder of a saved task or a BEIR folder")
 
 
+def load_paragraphs(names: Sequence[str]) -> pa.Table:
+    """Return the passages of several sources as one table: xquad-contexts, mlqa-contexts, or what `load_task` takes."""
+    known = {"xquad-contexts": lambda: lareqa.load_paragraphs("xquad-r"), "mlqa-contexts": mlqa.load_paragraphs}
+    return pa.concat_tables([known[name]() if name in known else load_task(name).passages for name in names])
+
+
 def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
     """Return the pairs to train on and those held out, by group; a mixture is refused."""
     if isinstance(data, Mixture):

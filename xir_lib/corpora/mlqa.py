@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xir_lib.corpora import squad
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.corpora.records import PAIR_SCHEMA, PASSAGE_SCHEMA, PairTable
 from xir_lib.corpora.splits import components
 from xir_lib.errors import InputError
 from xir_lib.paths import data_dir, require
@@ -62,6 +62,13 @@ def load_pairs(folder: Path | None = None) -> PairTable:
         "group": [group_of[pair_id] for pair_id, _ in keys],
     }
     return PairTable(pa.table(columns, schema=PAIR_SCHEMA))
+
+
+def load_paragraphs(folder: Path | None = None) -> pa.Table:
+    """Return the distinct passages of `load_pairs` (`PASSAGE_SCHEMA`): 14,580 in four languages."""
+    held = load_pairs(folder).table.select(["passage_id", "lang", "passage"]).drop_null()
+    distinct = held.group_by(["passage_id", "lang", "passage"], use_threads=False).aggregate([])  # in order of appearance
+    return distinct.select(["passage_id", "lang", "passage"]).rename_columns(PASSAGE_SCHEMA.names).cast(PASSAGE_SCHEMA)
 
 
 def core(pairs: PairTable, languages: Sequence[str] = CORE_LANGUAGES, query_langs: Sequence[str] | None = None) -> PairTable:

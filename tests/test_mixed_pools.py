@@ -1,0 +1,175 @@
+"""Mixed pools by simulated rankers whose right answers are known, and the tables by hand."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from xir_lib import mixed_pools
+from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
+from xir_lib.errors import InputError
+from xir_lib.evaluation import Embeddings
+from xir_lib.mixed_pools import Pools, cost_table, measure, read
+
+N, QUERIES, SIZE = 60, 4, 50  # judged are 0 to 3, one per query: 46 places are left
+
+
+def passages(lang: str, n: int, word: str = "stone") -> pa.Table:
+    rows = [{"doc_id": f"{k}-{lang}", "lang": lang, "text": f"{word} {lang}{k}"} for k in range(n)]
+    return pa.Table.from_pylist(rows, schema=PASSAGE_SCHEMA)
+
+
+def own_task(name: str = "toy-yo") -> RetrievalTask:
+    queries = [
+        {"query_id": f"q{q}", "pair_id": str(q), "lang": "yo", "text": f"yo{q}", "group": str(q)} for q in range(QUERIES)
+    ]
+    qrels = [{"query_id": f"q{q}", "doc_id": f"{q}-yo", "relevance": 1} for q in range(QUERIES)]
+    return RetrievalTask(
+        name,
+        pa.Table.from_pylist(queries, schema=QUERY_SCHEMA),
+        passages("yo", N),
+        pa.Table.from_pylist(qrels, schema=QREL_SCHEMA),
+    )
+
+
+FOREIGN = pa.concat_tables([passages("de", 40), passages("zh", 40)])
+
+
+class Simulated:
+    """An encoder whose scores are set by hand: every query meets the same score of each passage."""
+
+    def __init__(self, scores: dict[str, float]) -> None:
+        self.scores, self.name, self.prompts = scores, "simulated", ("", "")
+        self.precision, self.fingerprint, self.model = "float32", "0", SimpleNamespace(max_seq_length=8)
+
+    def encode_task(self, task: RetrievalTask) -> Embeddings:
+        values = np.array([self.scores[name] for name in task.passages["doc_id"].to_pylist()])
+        height = np.stack([values, np.sqrt(1 - values**2)], axis=1).astype(np.float32)
+        asked = np.tile(np.array([[1.0, 0.0]], np.float32), (task.queries.num_rows, 1))
+        langs = [table["lang"].to_numpy(zero_copy_only=False) for table in (task.queries, task.passages)]
+        return Embeddings(asked, langs[0], height, langs[1])
+
+
+def scores(relevant: float, own: float, foreign: float) -> dict[str, float]:
+    """Own and foreign passages score about the same within their kind; the order inside is that of their numbers."""
+    names = own_task().passages["doc_id"].to_pylist()
+    found = {name: own - 1e-4 * k for k, name in enumerate(names)}
+    found |= {f"{q}-yo": relevant - 1e-4 * q for q in range(QUERIES)}
+    return found | {name: foreign - 1e-4 * k for k, name in enumerate(FOREIGN["doc_id"].to_pylist())}
+
+
+def run(tmp_path: Path, values: dict[str, float], name: str = "none", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {"shares": (0, 0.5), "size": SIZE, "draws": 2, **options}
+    measure(Simulated(values), own_task(), FOREIGN, tmp_path / name, **given)
+    return cost_table(read(tmp_path / name), n_resamples=100).set_index("share")
+
+
+# The four relevant ones lead: query q's is at place q + 1, nDCG@10 = 1 / log2(q + 2)
+LEADING = float(np.mean([1 / np.log2(q + 2) for q in range(QUERIES)]))
+
+
+def test_foreign_passages_behind_the_relevant_ones_cost_nothing(tmp_path: Path) -> None:
+    table = run(tmp_path, scores(relevant=0.9, own=0.5, foreign=0.1))
+    assert table["mixed"].tolist() == pytest.approx([LEADING, LEADING])
+    assert (table[["foreign cost", "low", "high", "own cost", "spread"]] == 0).all(axis=None)
+    assert table["intruders"].tolist() == [0, 0] and table["pool share"].tolist() == pytest.approx([0, 23 / 50])
+
+
+def test_foreign_passages_before_everything_cost_all(tmp_path: Path) -> None:
+    table = run(tmp_path, scores(relevant=0.5, own=0.4, foreign=0.9))
+    assert table["mixed"].tolist() == pytest.approx([LEADING, 0])  # 23 foreign ones come first
+    assert table.loc[0.5, ["alone", "foreign cost"]].tolist() == pytest.approx([LEADING, -LEADING])
+    assert table["intruders"].tolist() == [0, 1]
+    told = json.loads((tmp_path / "none" / "mixed.json").read_text(encoding="utf-8"))
+    assert told["passages"] == {"yo": 60, "de": 40, "zh": 40} and told["judged"] == 4
+    examples = pd.read_csv(tmp_path / "none" / "examples.csv")
+    assert len(examples) == 40 and set(examples["doc_lang"]) == {"de"}  # the first 12 or so of 23
+    assert examples.groupby("query_id")["rank"].apply(sorted).tolist() == [list(range(1, 11))] * 4
+    assert (tmp_path / "none" / "examples.md").read_text(encoding="utf-8").count("stone") == 40
+
+
+def test_own_passages_that_lead_are_the_control(tmp_path: Path) -> None:
+    """Own distractors lead, foreign ones are last: replacing some lowers what is ahead, mixed as in the own part alone."""
+    table = run(tmp_path, scores(relevant=0.5, own=0.9, foreign=0.1), shares=(0, 1))
+    assert table["mixed"].tolist() == pytest.approx([0, LEADING])  # 46 ahead, then none
+    assert table.loc[1, ["alone", "foreign cost", "own cost"]].tolist() == pytest.approx([LEADING, 0, -LEADING])
+
+
+def test_rivals_see_the_same_pools(tmp_path: Path) -> None:
+    values = scores(relevant=0.5, own=0.4, foreign=0.9)
+    measure(
+        Simulated(values),
+        own_task(),
+        FOREIGN,
+        tmp_path / "m",
+        rivals=["none", "round-robin", "bm25"],
+        shares=[0.5],
+        size=SIZE,
+        draws=1,
+    )
+    table = cost_table(read(tmp_path / "m"), n_resamples=100).set_index("rival")
+    assert table["own cost"].isna().all() and table.loc["none", "mixed"] == 0
+    # Round robin takes the first of each of three languages in turn: query q's passage, at place q of its own, is among
+    # places 3q + 1 to 3q + 3. Which of the three is first is the higher score: the foreign ones', so 3q + 3.
+    expected = np.mean([1 / np.log2(3 * q + 4) if q < 3 else 0 for q in range(QUERIES)])
+    assert table.loc["round-robin", "mixed"] == pytest.approx(expected)
+    assert table.loc["bm25", ["alone", "mixed", "intruders"]].tolist()[:2] == [1, 1]  # a word of its own finds each passage
+
+
+def test_means_by_hand_and_spread_over_draws() -> None:
+    of = {  # share, pool, topic: nDCG@10 in two draws
+        (0.0, "mixed", "a"): (0.4, 0.4),
+        (0.0, "mixed", "b"): (0.2, 0.2),
+        (0.0, "alone", "a"): (0.4, 0.4),
+        (0.0, "alone", "b"): (0.2, 0.2),
+        (0.5, "mixed", "a"): (0.3, 0.5),
+        (0.5, "mixed", "b"): (0.1, 0.1),
+        (0.5, "alone", "a"): (0.6, 0.6),
+        (0.5, "alone", "b"): (0.2, 0.4),
+    }
+    model = {"model": "m", "rival": "none"}
+    rows = [
+        {**model, "share": share, "draw": draw, "pool": pool, "topic": topic, "measure": "nDCG@10", "value": value}
+        for (share, pool, topic), both in of.items()
+        for draw, value in enumerate(both)
+    ]
+    languages = [
+        {**model, "share": 0.5, "draw": draw, "doc_lang": lang, "own": lang == "yo", "share_of_top": first, "pool_share": 0.5}
+        for draw, lang, first in [(0, "yo", 0.9), (0, "de", 0.1), (1, "yo", 0.7), (1, "de", 0.3)]
+    ]
+    row = cost_table(Pools(pd.DataFrame(rows), pd.DataFrame(languages)), n_resamples=200).set_index("share").loc[0.5]
+    # means over draws: a .4 against .6, b .1 against .3; by draw: (.2 - .4) and (.3 - .5)
+    assert row[["mixed", "alone", "foreign cost", "own cost"]].tolist() == pytest.approx([0.25, 0.45, -0.2, 0.3 - 0.45])
+    assert row[["low", "high", "spread"]].tolist() == pytest.approx([-0.2, -0.2, 0])  # both topics lose .2
+    assert row[["intruders", "pool share"]].tolist() == pytest.approx([0.2, 0.5])
+
+
+def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
+    values = Simulated(scores(0.5, 0.4, 0.9))
+    with pytest.raises(InputError, match=r"holds no mixed\.json; `xir mix"):
+        read(tmp_path)
+    with pytest.raises(InputError, match="centring"):
+        measure(values, own_task(), FOREIGN, tmp_path / "m", rivals=["none", "centring-x"], size=SIZE)
+    with pytest.raises(InputError, match=r"no text for the means of yo \(queries\)"):
+        measure(values, own_task(), FOREIGN, tmp_path / "m", rivals=["centring"], size=SIZE)
+    with pytest.raises(InputError, match="a share and a draw at least"):
+        measure(values, own_task(), FOREIGN, tmp_path / "m", draws=0)
+    both = RetrievalTask("two", own_task().queries, pa.concat_tables([own_task().passages, FOREIGN]), own_task().qrels)
+    with pytest.raises(InputError, match="two has passages in de, yo, zh; mixed pools need a task of one language"):
+        measure(values, both, FOREIGN, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    for name, size in (("one", SIZE), ("two", SIZE - 1)):
+        measure(values, own_task(), FOREIGN, tmp_path / "all" / name, shares=[0.5], size=size, draws=1)
+    with pytest.raises(InputError, match="two and one differ in size; give pools that are the same"):
+        read(tmp_path / "all")
+
+
+def test_examples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixed_pools, "EXAMPLES", 7)
+    run(tmp_path, scores(relevant=0.5, own=0.4, foreign=0.9))
+    assert len(pd.read_csv(tmp_path / "none" / "examples.csv")) == 7

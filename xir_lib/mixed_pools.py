@@ -1,0 +1,256 @@
+"""What foreign passages do to a corpus of one language: pools of a fixed size, a growing share of them foreign.
+
+`robustness.mixed_rows` says which passages a pool holds. Here a model, or BM25, ranks every pool, and tables come out of
+the files. In a pool of size N with the share f foreign, three figures belong together: the topics in that pool (*mixed*),
+in its own-language passages alone (*alone*), and in the pool of N own-language passages (share 0). Mixed minus alone is what
+the foreign passages cost; the pool of share 0 minus alone is what as many passages of the topics' own language cost, the
+control. All texts are embedded once, and every pool takes its rows. Knows no data set.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from xir_lib import evaluation, fitting, metrics, parts, retrieval
+from xir_lib.corpora.records import RetrievalTask
+from xir_lib.errors import InputError
+from xir_lib.paths import atomic_path
+from xir_lib.rivals import Rival, parse_rival
+from xir_lib.robustness import intruders, mixed_pool, mixed_rows
+from xir_lib.run_record import environment, write_json
+from xir_lib.significance import compare
+
+FOREIGN = ("belebele", "xquad-contexts", "mlqa-contexts")  # paragraphs, no sentences; none is in Yoruba
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
+SIZE, DRAWS = 20_000, 5
+MEASURES = ("nDCG@10", "R@100")
+MAIN = MEASURES[0]
+TOP = evaluation.TOP
+EXAMPLES = 50
+Scores = Callable[[retrieval.IntArray, retrieval.IntArray, retrieval.IntArray], Iterator[parts.Part]]  # rows, languages, ties
+POOLS = {"monolingual": "alone", "multilingual": "mixed"}  # by setting of the mixed pool
+
+
+class Pools(NamedTuple):
+    """What `read` found: a row per (model, rival, share, draw, pool, topic, measure), and one per passage language."""
+
+    topics: pd.DataFrame
+    intruders: pd.DataFrame
+
+
+def measure(
+    encoder: evaluation.Encoder,
+    task: RetrievalTask,
+    foreign: pa.Table,
+    out: Path,
+    *,
+    rivals: Sequence[str] = ("none",),
+    fit_on: Sequence[RetrievalTask] = (),
+    shares: Sequence[float] = SHARES,
+    size: int = SIZE,
+    draws: int = DRAWS,
+) -> dict[str, Any]:
+    """Rank the task's queries in every mixed pool and write `mixed.json`, `topics.parquet`, `intruders.csv` and examples.
+
+    Args:
+        encoder: gives the vectors; BM25 takes at most its tokenizer.
+        task: of one language.
+        foreign: passages in other languages, see `robustness.mixed_rows`.
+        out: the folder of the files.
+        rivals: names of `rivals.parse_rival`. Means are the `corpus` fit: of passages from the task's and the foreign
+            passages, each language by itself, of queries from `fit_on`.
+        fit_on: tasks that have queries in the task's language.
+        shares: of the places that judged passages leave.
+        size: passages in every pool.
+        draws: pools per share; the same for all models.
+
+    `examples.csv` lists foreign passages in the first ten of the first rival at the middle share: query, rank, passage and
+    its language, so that somebody can see whether they answer the query; `examples.md` has their texts, which are
+    others' and not for committing. Returns what `mixed.json` holds.
+    """
+    if len(task.languages) != 1:
+        raise InputError(f"{task.name} has passages in {', '.join(task.languages)}; mixed pools need a task of one language")
+    if not shares or draws < 1:
+        raise InputError(f"mixed pools need a share and a draw at least, got {list(shares)} and {draws} draws")
+    union = RetrievalTask(f"{task.name}+foreign", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels)
+    chosen = [parse_rival(name) for name in rivals]
+    for rival in chosen:
+        evaluation.check_rival(union, rival, "corpus", fit_on)
+    shares = sorted(set(shares))
+    rows_of = {(s, d): mixed_rows(task, foreign, s, size, draw=d) for s in shares for d in range(draws)}
+    out = Path(out)
+    (out / "mixed.json").unlink(missing_ok=True)
+    vectors = None if all(rival.lexical for rival in chosen) else encoder.encode_task(union)
+    topics, languages, fits = [], [], {}
+    examples: list[dict[str, Any]] = []
+    with tqdm(total=len(chosen) * len(rows_of), desc="mixed pools", unit="pool") as bar:
+        for rival in chosen:
+            scores, fits[rival.name] = _scores(encoder, union, vectors, rival, fit_on)
+            for (share, draw), rows in rows_of.items():
+                pool = mixed_pool(task, foreign, share, size, draw=draw)
+                values, counts, best = _rank(pool, rows, scores)
+                key: dict[str, Any] = {"rival": rival.name, "share": share, "draw": draw}
+                topics.append(values.assign(**key))
+                languages.append(counts.assign(own=counts["doc_lang"] == task.languages[0], **key))
+                if rival is chosen[0] and (share, draw) == (shares[len(shares) // 2], 0):
+                    examples = _examples(pool, best)
+                bar.update()
+    result = {
+        "task": task.name,
+        "model": encoder.name,
+        "size": size,
+        "shares": shares,
+        "draws": draws,
+        "judged": len(task.qrels["doc_id"].unique()),
+        "passages": {str(one["values"]): one["counts"] for one in union.passages["lang"].value_counts().to_pylist()},
+        "config": {"rivals": fits, **evaluation.encoder_key(encoder), "environment": environment()},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    table = pd.concat(topics, ignore_index=True)
+    for column in table.columns.difference(["value"]):
+        table[column] = table[column].astype("category")
+    with atomic_path(out / "topics.parquet") as temporary:
+        table.to_parquet(temporary, index=False, compression="brotli")
+    listed = pd.DataFrame(examples, columns=["query_id", "rank", "doc_id", "doc_lang"])
+    for name, table in (("intruders", pd.concat(languages, ignore_index=True)), ("examples", listed)):
+        with atomic_path(out / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+    with atomic_path(out / "examples.md") as temporary:
+        lines = (f"1. **{one['query']}** rank {one['rank']}, {one['doc_lang']}: {one['passage']}\n" for one in examples)
+        temporary.write_text("".join(lines), encoding="utf-8")
+    write_json(out / "mixed.json", result)  # last: its presence says that the rest is complete
+    return result
+
+
+def read(folder: Path) -> Pools:
+    """Read every `measure` in `folder`, a subfolder per model; pools that differ in task, size or texts are refused."""
+    folder = Path(folder)
+    topics, found, keys = [], [], {}
+    for path in sorted(file.parent for file in folder.rglob("mixed.json")):
+        model = folder.name if path == folder else path.relative_to(folder).as_posix()
+        told = json.loads((path / "mixed.json").read_text(encoding="utf-8"))
+        keys[model] = {name: told[name] for name in ("task", "size", "shares", "draws", "passages")}
+        topics.append(pd.read_parquet(path / "topics.parquet").astype({"share": float, "draw": int}).assign(model=model))
+        found.append(pd.read_csv(path / "intruders.csv").assign(model=model))
+    if not keys:
+        raise InputError(f"{folder} holds no mixed.json; `xir mix --out {folder}/none` writes one")
+    for model, key in keys.items():
+        if key != (first := next(iter(keys.values()))):
+            what = next(name for name in key if key[name] != first[name])
+            raise InputError(f"{folder}: {model} and {next(iter(keys))} differ in {what}; give pools that are the same")
+    return Pools(pd.concat(topics, ignore_index=True), pd.concat(found, ignore_index=True))
+
+
+def cost_table(pools: Pools, *, n_resamples: int = 10_000) -> pd.DataFrame:
+    """Return a row per model, rival and share: nDCG@10 mixed and alone, and what foreign and own passages cost.
+
+    Columns: model, rival, share, mixed, alone, `foreign cost` (mixed - alone) with low and high (95 % bootstrap over
+    topics of the mean over draws), `own cost` (the pool of share 0 - alone, NaN without that share), spread (standard
+    deviation over draws of `foreign cost`, of the choice of passages alone), intruders (foreign part of the first ten),
+    and `pool share` (foreign part of the pool: what a ranking blind to language and content gives).
+    """
+    rows = []
+    main = pools.topics[pools.topics["measure"].astype(str) == MAIN]
+    for (model, rival), part in main.astype({"rival": str}).groupby(["model", "rival"], sort=False):
+        values = part.pivot_table(index="topic", columns=["pool", "share", "draw"], values="value", observed=True)
+        full = values["mixed"][0.0].to_numpy().mean() if 0.0 in values["mixed"] else np.nan
+        for share in sorted(part["share"].unique()):
+            mixed, alone = values["mixed"][share], values["alone"][share]  # (topics, draws)
+            sums = [_by_topic(one.mean(axis=1)) for one in (mixed, alone)]
+            cost = compare(*sums, setting="monolingual", measure=MAIN, n_resamples=n_resamples)
+            there = pools.intruders.query("model == @model and rival == @rival and share == @share")
+            foreign = there[~there["own"]].groupby("draw")[["share_of_top", "pool_share"]].sum()
+            rows.append(
+                {
+                    "model": model,
+                    "rival": rival,
+                    "share": share,
+                    "mixed": mixed.to_numpy().mean(),
+                    "alone": alone.to_numpy().mean(),
+                    "foreign cost": cost.difference,
+                    "low": cost.low,
+                    "high": cost.high,
+                    "own cost": full - alone.to_numpy().mean(),
+                    "spread": (mixed - alone).mean().std(),
+                    "intruders": foreign["share_of_top"].mean() if len(foreign) else 0.0,
+                    "pool share": foreign["pool_share"].mean() if len(foreign) else 0.0,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _scores(
+    encoder: evaluation.Encoder,
+    union: RetrievalTask,
+    vectors: evaluation.Embeddings | None,
+    rival: Rival,
+    fit_on: Sequence[RetrievalTask],
+) -> tuple[Scores, dict[str, Any] | None]:
+    """Return what scores the passages in some rows of `union`, and what was fitted on."""
+    if vectors is None or rival.lexical:
+        asked, answers = evaluation.tokens(encoder, union, rival)
+        return lambda rows, langs, ties: parts.bm25_parts(asked, [answers[row] for row in rows], langs), None
+    every, fitted = [fitting.Shifted(np.arange(len(vectors.queries)), vectors.queries, vectors.passages)], None
+    if rival.rank is not None:
+        every, fitted = fitting.remove_language(encoder, union, vectors, rival.rank, "corpus", fit_on)
+
+    def scores(rows: retrieval.IntArray, langs: retrieval.IntArray, ties: retrieval.IntArray) -> Iterator[parts.Part]:
+        taken = [one._replace(passages=one.passages[rows]) for one in every]
+        return parts.merged_parts(taken, langs, ties, rival.merge) if rival.merge else parts.plain_parts(taken)
+
+    return scores, fitted
+
+
+def _rank(
+    pool: RetrievalTask, rows: retrieval.IntArray, scores: Scores
+) -> tuple[pd.DataFrame, pd.DataFrame, retrieval.IntArray]:
+    """Return the values per topic in the pool and in its own-language part, the languages of the first ten, and those ten."""
+    doc_langs = np.searchsorted(pool.languages, pool.passages["lang"].to_numpy(zero_copy_only=False))
+    doc_ids = pool.passages["doc_id"].to_pylist()
+    ties = retrieval.tie_order(doc_ids)
+    scored = list(scores(rows, doc_langs, ties))
+    judged = fitting.relevant_rows(pool)
+    top = min(TOP, len(doc_ids))
+    both = parts.ranks_of(scored, doc_langs, *judged, ties, gains=fitting.grades(pool), top=top)
+    frames = []
+    for (setting, name), ranks in zip(POOLS.items(), both, strict=True):
+        table = metrics.score_settings(ranks, pool.queries.to_pandas(), pool.languages, MEASURES)
+        table = table[table["setting"] == setting].rename(columns={"query_id": "topic"})
+        frames.append(table[["topic", "measure", "value"]].astype({"topic": str, "measure": str}).assign(pool=name))
+    counts = intruders(both[1], pool.languages).rename(columns={"share": "share_of_top"})
+    best, _ = parts.top_of(scored, pool.queries.num_rows, doc_ids, top)
+    return pd.concat(frames, ignore_index=True), counts, best
+
+
+def _examples(pool: RetrievalTask, best: retrieval.IntArray) -> list[dict[str, Any]]:
+    """Return up to `EXAMPLES` foreign passages among the first ones, `best`, chosen by a hash of query and passage."""
+    passages, queries = pool.passages.to_pylist(), pool.queries.to_pylist()
+    found = [
+        {
+            "query_id": query["query_id"],
+            "rank": rank,
+            "doc_id": passages[row]["doc_id"],
+            "doc_lang": passages[row]["lang"],
+            "query": query["text"],
+            "passage": " ".join(passages[row]["text"].split()),
+        }
+        for query, first in zip(queries, best, strict=True)
+        for rank, row in enumerate(first, 1)
+        if passages[row]["lang"] != query["lang"]
+    ]
+    found.sort(key=lambda one: hashlib.sha256(f"{one['query_id']}|{one['doc_id']}".encode()).hexdigest())
+    return found[:EXAMPLES]
+
+
+def _by_topic(values: pd.Series) -> pd.DataFrame:
+    """Return one system's values by topic as `metrics.group_sums`, each topic its own group."""
+    topic = values.index.astype(str)
+    rows = {"query_id": topic, "group": topic, "setting": "monolingual", "query_lang": "topics", "pool": "topics"}
+    return metrics.group_sums(pd.DataFrame({**rows, "measure": MAIN, "value": values.to_numpy()}))
