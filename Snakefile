@@ -22,6 +22,10 @@ TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
 RIVALS = [rival for rival in STUDY.rivals if rival != "none"]
 
 
+READ_BY = ["report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "mixed_pools.py", "claims.py"]
+READ_BY += ["plots.py", "significance.py", "data"]
+
+
 def notebook(name, parameters):
     """Run one notebook with papermill; parameters travel as base64 YAML, which keeps their types."""
     values = base64.b64encode(yaml.safe_dump(parameters, sort_keys=True).encode()).decode()
@@ -148,9 +152,7 @@ rule read:
         BUILD / "notebooks" / "{reader}.ipynb",
     params:
         command=lambda w: notebook(w.reader, {"results": str(BUILD / "results"), "figures": str(BUILD / "figures")}),
-        code=code_digest(
-            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "claims.py", "plots.py", "significance.py", "data"),
-        ),
+        code=code_digest(*READ_BY),
     shell:
         "{params.command} {output:q}"
 
@@ -164,8 +166,6 @@ rule report:
     output:
         BUILD / "report" / "index.html",
     params:
-        code=code_digest(
-            *("report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "claims.py", "plots.py", "significance.py", "data"),
-        ),
+        code=code_digest(*READ_BY),
     shell:
         "{PYTHON:q} -m xir_lib step report --params {PARAMS:q} --build {BUILD:q}"

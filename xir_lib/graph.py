@@ -13,11 +13,12 @@ import yaml
 
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
-from xir_lib.report import curve_block, fill_readme, miracl_block, readme_blocks
+from xir_lib.report import curve_block, fill_readme, miracl_block, mixed_block, readme_blocks
 from xir_lib.study import Mixture, load_results, load_study, load_training
 
 SNAKEFILE = REPO / "Snakefile"
 MIRACL = REPO / "figures" / "miracl-yo"  # what `xir evaluate --task miracl-yo --out` wrote, without the rankings
+MIXED = REPO / "figures" / "mixed-yo"  # what `xir mix` wrote, a folder per model, without the examples' texts
 CURVES = REPO / "figures" / "fit_curve"  # what `xir evaluate --fit-curve` wrote, a folder per task
 
 
@@ -71,6 +72,7 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     with atomic_path(readme) as temporary:
         text = fill_readme(readme.read_text(encoding="utf-8"), study.profile, readme_blocks(load_results(target / "results")))
         text = fill_readme(text, "miracl-yo", {"tables": miracl_block(MIRACL)})
+        text = fill_readme(text, "mixed-yo", {"tables": mixed_block(MIXED)})
         temporary.write_text(fill_readme(text, "fit_curve", {"tables": curve_block(CURVES)}), encoding="utf-8")
     return target
 

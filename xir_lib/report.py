@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from xir_lib import miracl_tables
+from xir_lib import miracl_tables, mixed_pools
 from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
@@ -166,6 +166,11 @@ def miracl_block(folder: Path) -> str:
     found = miracl_tables.published(topics["task"].iloc[0].removeprefix("miracl-"))
     note = "Published, on the same corpus and topics (zero_shot no: trained on MIRACL itself):"
     return "\n".join([*_markdown(miracl_tables.system_table(topics)), "", note, "", *_markdown(found)])
+
+
+def mixed_block(folder: Path) -> str:
+    """Return the README's part on mixed pools, as Markdown; `folder` is what `mixed_pools.read` takes."""
+    return "\n".join(_markdown(mixed_pools.cost_table(mixed_pools.read(folder))))
 
 
 def curve_block(folder: Path) -> str:
