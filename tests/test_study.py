@@ -345,6 +345,7 @@ def test_published_figures_can_be_rebuilt_from_their_folder(tmp_path: Path) -> N
             "03_family": tables.primary_family(results),
             "07_ledger": claims.ledger(results),
         }
+        assert (folder / "README.md").read_text(encoding="utf-8") == report.profile_page(results)
         for name, table in rebuilt.items():
             tables.save_table(table, tmp_path, name)
             assert (tmp_path / f"{name}.csv").read_text() == (folder / f"{name}.csv").read_text(), name
@@ -362,6 +363,33 @@ def test_every_number_of_the_readme_s_blocks_is_that_of_the_committed_results() 
         if not (REPO / "figures" / profile).exists():
             assert f"<!-- {profile} findings -->\n<!-- end -->" in text  # no numbers without their results
             continue
-        blocks = report.readme_blocks(load_results(REPO / "figures" / profile / "results"))
+        blocks = report.readme_blocks(load_results(REPO / "figures" / profile / "results"), text)
+        assert {"findings", "tables"} <= blocks.keys()
         assert report.fill_readme(text, profile, blocks) == text
         assert report.fill_readme(text, profile, {"findings": "other"}) != text
+
+
+def test_the_decision_table_is_that_of_the_evaluations() -> None:
+    results = load_results(REPO / "figures" / "demo" / "results")
+    table = tables.decision_table(results).set_index("repair")
+    both = "centring+round-robin"
+    assert table["language known of"].to_dict() == {
+        "centring": "all texts",
+        "round-robin": "passages",
+        both: "all texts",
+        **dict.fromkeys(["x-x-mono", "x-y", "hybrid-0.5"], "none"),
+        **dict.fromkeys([f"{name} + {both}" for name in ("x-x-mono", "x-y", "hybrid-0.5")], "all texts"),
+    }
+    assert table.loc["round-robin", ["minutes", "atlas-qa mono"]].tolist() == ["0", "0"]
+    level = {(e["run"], e["rival"]): e["settings"] for e in results.evaluations}
+    for repair, (run, rival, unmerged) in {
+        "centring": ("none", "centring", "centring"),
+        both: ("none", both, "centring"),
+        "x-y": ("x-y-s0", "none", "none"),
+        f"x-y + {both}": ("x-y-s0", both, "centring"),
+    }.items():
+        gain = level[run, rival]["multilingual"]["mAP"] - level["none", "none"]["multilingual"]["mAP"]
+        change = level[run, unmerged]["monolingual"]["mAP"] - level["none", "none"]["monolingual"]["mAP"]
+        assert float(str(table.loc[repair, "atlas-qa multi"])) == pytest.approx(gain, abs=5.1e-4)
+        value, low, high = (float(number) for number in re.findall(r"[+-]\.\d+", str(table.loc[repair, "atlas-qa mono"])))
+        assert value == pytest.approx(change, abs=5.1e-4) and low <= value <= high

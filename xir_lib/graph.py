@@ -13,7 +13,7 @@ import yaml
 
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
-from xir_lib.report import curve_block, fill_readme, miracl_block, mixed_block, readme_blocks
+from xir_lib.report import curve_block, fill_readme, miracl_block, mixed_block, profile_page, readme_blocks
 from xir_lib.study import Mixture, load_results, load_study, load_training
 
 SNAKEFILE = REPO / "Snakefile"
@@ -67,10 +67,14 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     with atomic_path(target) as temporary:
         shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
+        (temporary / "README.md").write_text(profile_page(load_results(temporary / "results")), encoding="utf-8")
+        for measured in target.glob("*.txt"):  # what was measured by hand, such as the cost of a run
+            shutil.copy(measured, temporary)
         shutil.rmtree(target, ignore_errors=True)
     readme = REPO / "README.md"
     with atomic_path(readme) as temporary:
-        text = fill_readme(readme.read_text(encoding="utf-8"), study.profile, readme_blocks(load_results(target / "results")))
+        text = readme.read_text(encoding="utf-8")
+        text = fill_readme(text, study.profile, readme_blocks(load_results(target / "results"), text))
         text = fill_readme(text, "miracl-yo", {"tables": miracl_block(MIRACL)})
         text = fill_readme(text, "mixed-yo", {"tables": mixed_block(MIXED)})
         temporary.write_text(fill_readme(text, "fit_curve", {"tables": curve_block(CURVES)}), encoding="utf-8")

@@ -15,7 +15,7 @@ from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
 from xir_lib.study import Results, Study, load_results
-from xir_lib.tables import main_table, primary_family
+from xir_lib.tables import decision_table, main_table, primary_family
 
 FAMILY = ["task", "a", "b", "setting", "measure", "difference", "low", "high", "p_holm", "verdict"]  # shown of the family
 READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims")
@@ -124,8 +124,22 @@ def provenance(results: Results) -> str:
     )
 
 
-def readme_blocks(results: Results) -> dict[str, str]:
-    """Return the README's generated parts for a profile, `findings` and `tables`, as Markdown."""
+def readme_blocks(results: Results, text: str) -> dict[str, str]:
+    """Return the parts of a profile that the README, `text`, has marks for: `findings`, `tables`, `repairs`, as Markdown."""
+    parts = {"findings": _findings_block, "tables": _first_tables, "repairs": _repairs_block}
+    wanted = re.findall(rf"<!-- {re.escape(results.study.profile)} (\w+) -->", text)
+    return {name: part(results) for name, part in parts.items() if name in wanted}
+
+
+def _findings_block(results: Results) -> str:
+    return "\n".join(f"- {sentence}" for sentence in findings(results))
+
+
+def _repairs_block(results: Results) -> str:
+    return "\n".join(_markdown(decision_table(results)))
+
+
+def _first_tables(results: Results) -> str:
     profile = results.study.profile
     lines = [
         f"![mAP of every strategy and free fix in the three settings](figures/{profile}/03_strategies.png)",
@@ -136,28 +150,35 @@ def readme_blocks(results: Results) -> dict[str, str]:
         provenance(results),
         "",
     ]
+    beside = overview(results)
+    if len(beside):
+        lines += [f"mAP and rank distance beside the paper's printed means (it has {CAVEAT}, and no row `none`):", ""]
+        lines += [*_markdown(beside), ""]
+    lines.append(f"Every task, fix, difference and interval: [figures/{profile}](figures/{profile}/README.md).")
+    return "\n".join(lines)
+
+
+def profile_page(results: Results) -> str:
+    """Return the Markdown page of a published profile: findings, the figure, and the tables of every task."""
+    lines = [f"# Profile {results.study.profile}", "", _findings_block(results), ""]
+    lines += [provenance(results), "", "![mAP of every strategy and free fix in the three settings](03_strategies.png)", ""]
     for evaluation in results.study.evaluations:
-        table = main_table(results, evaluation.task)
-        lines += [f"**{evaluation.task}**", "", *_markdown(table), ""]
-    family = primary_family(results)[FAMILY]
+        lines += [f"## {evaluation.task}", "", *_markdown(main_table(results, evaluation.task)), ""]
     lines += [
-        "Hybrid minus the pure strategies, 95 % intervals over articles, Holm-adjusted p, margin .01 mAP:",
+        "## Hybrid minus the pure strategies",
         "",
-        *_markdown(family),
+        "95 % intervals over groups of questions, Holm-adjusted p, margin .01 mAP:",
+    ]
+    lines += ["", *_markdown(primary_family(results)[FAMILY]), "", "## What each repair does", ""]
+    lines += [
+        "Differences in mAP from the encoder as it is, 95 % intervals over groups:",
         "",
+        *_markdown(decision_table(results)),
     ]
     beside = overview(results)
     if len(beside):
-        lines += [
-            f"Ours beside the paper's printed means (the paper has {CAVEAT}, and no row `none`):",
-            "",
-            *_markdown(beside),
-            "",
-        ]
-    return {
-        "findings": "\n".join(f"- {sentence}" for sentence in findings(results)),
-        "tables": "\n".join(lines).rstrip(),
-    }
+        lines += ["", "## Beside the paper's printed means", "", f"It has {CAVEAT}, and no row `none`.", "", *_markdown(beside)]
+    return "\n".join([*lines, ""])
 
 
 def miracl_block(folder: Path) -> str:

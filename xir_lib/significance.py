@@ -23,8 +23,9 @@ add four times as much; `p` alone, which ignores seeds, then finds something in 
 seed speaks of checkpoints, not of strategies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -37,6 +38,7 @@ from xir_lib.errors import InputError
 Matrix = NDArray[np.float64]
 KEYS = ["seed", "group", "query_lang", "pool"]
 BATCH = 1000  # resamples at a time: bounds memory where groups are many
+KEPT = 2**24  # draws of groups (16 to 32 MB) that the next comparison finds made
 ALPHA, POWER = 0.05, 0.8
 A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR = "a better", "b better", "equivalent", "non-inferior"
 NOT_DECIDABLE = "not decidable"  # a verdict that begins so goes on with the minimum detectable effect
@@ -204,7 +206,7 @@ def _compare(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Compariso
     per_seed = _macro(n.sum(axis=0), total.sum(axis=1))  # (seeds,)
     observed = float(per_seed.mean())
 
-    by_seed = _bootstrap(n, total, n_resamples, np.random.default_rng([seed, 0]))  # (resamples, seeds)
+    by_seed = _bootstrap(n, total, n_resamples, seed)  # (resamples, seeds)
     seeds = len(total)
     times = np.random.default_rng([seed, 2]).multinomial(max(1, seeds - 1), np.full(seeds, 1 / seeds), size=n_resamples)
     draws = np.average(by_seed, axis=1, weights=times)
@@ -214,8 +216,7 @@ def _compare(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Compariso
     weight = (total.mean(axis=0) / n.sum(axis=0)).mean(axis=1)  # (groups,)
     threshold = abs(observed) - 1e-12 * np.abs(weight).sum()  # equal sums must count as equal, however they were rounded
     hits = sum(
-        int(np.count_nonzero(np.abs(sign @ weight) >= threshold))
-        for sign in _signs(n_resamples, len(weight), np.random.default_rng([seed, 1]))
+        int(np.count_nonzero(np.abs(sign @ weight) >= threshold)) for sign in _batches(_signs, n_resamples, len(weight), seed)
     )
     return Comparison(
         difference=observed,
@@ -238,23 +239,44 @@ def _macro(n: Matrix, total: Matrix) -> Matrix:
     return result
 
 
-def _bootstrap(n: Matrix, total: Matrix, n_resamples: int, rng: np.random.Generator) -> Matrix:
+def _bootstrap(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Matrix:
     """Return the difference of each seed, (n_resamples, seeds), on groups drawn with replacement, the same for all seeds."""
-    groups = len(n)
     parts = []
-    for size in _batches(n_resamples):
-        times = rng.multinomial(groups, np.full(groups, 1 / groups), size=size).astype(np.float64)  # (size, groups)
+    for drawn in _batches(_draws, n_resamples, len(n), seed):
+        times = drawn.astype(np.float64)  # (batch, groups)
         counts = times @ n
         parts.append(np.stack([_macro(counts, times @ one) for one in total], axis=1))  # a seed at a time: memory
     return np.concatenate(parts)
 
 
-def _signs(n_resamples: int, groups: int, rng: np.random.Generator) -> Iterator[Matrix]:
-    for size in _batches(n_resamples):
-        yield rng.choice([-1.0, 1.0], size=(size, groups))
+def _draws(sizes: list[int], groups: int, seed: int) -> Iterator[NDArray[np.integer]]:
+    """Yield, per batch, how often each group is drawn in each resample, (size, groups)."""
+    rng = np.random.default_rng([seed, 0])
+    for size in sizes:
+        yield rng.multinomial(groups, np.full(groups, 1 / groups), size=size).astype(np.uint16)
 
 
-def _batches(n_resamples: int) -> list[int]:
+def _signs(sizes: list[int], groups: int, seed: int) -> Iterator[NDArray[np.integer]]:
+    rng = np.random.default_rng([seed, 1])
+    for size in sizes:
+        yield rng.choice([-1.0, 1.0], size=(size, groups)).astype(np.int8)
+
+
+Drawing = Callable[[list[int], int, int], Iterator[NDArray[np.integer]]]
+
+
+def _batches(drawing: Drawing, n_resamples: int, groups: int, seed: int) -> Iterable[NDArray[np.integer]]:
+    """Return the batches of `drawing`, kept for the next comparison on as many groups unless they are large."""
+    kept = n_resamples * groups <= KEPT
+    return _keep(drawing, n_resamples, groups, seed) if kept else drawing(_sizes(n_resamples), groups, seed)
+
+
+@lru_cache(maxsize=8)  # drawing takes longer than the rest of a comparison
+def _keep(drawing: Drawing, n_resamples: int, groups: int, seed: int) -> list[NDArray[np.integer]]:
+    return list(drawing(_sizes(n_resamples), groups, seed))
+
+
+def _sizes(n_resamples: int) -> list[int]:
     return [min(BATCH, n_resamples - start) for start in range(0, n_resamples, BATCH)]
 
 

@@ -129,14 +129,57 @@ def against_none(results: Results) -> pd.DataFrame:
     return comparisons(results, pairs)
 
 
+def decision_table(results: Results) -> pd.DataFrame:
+    """Return what a user can do about an encoder, and what it does: every free fix, every strategy, and both.
+
+    Columns: repair, `language known of` (which texts, when searching), minutes (of training, mean over seeds, on the machine of
+    the runs), then per task the difference in mAP from the encoder as it is: `TASK multi`, and with its 95 % interval `TASK
+    mono`. A merge changes no pool of one language.
+    """
+    tasks = [evaluation.task for evaluation in results.study.evaluations]
+    minutes = pd.DataFrame([{"strategy": run["settings"]["strategy"], "minutes": run["seconds"] / 60} for run in results.runs])
+    fixes = [rival for rival in results.study.rivals if rival != "none"]
+    repairs = [("none", fix) for fix in fixes] + [(strategy, "none") for strategy in results.study.strategies]
+    repairs += [(strategy, fixes[-1]) for strategy in results.study.strategies if fixes]
+    table = scores(results).query("setting == 'multilingual' and measure == 'mAP'")
+    values = table.set_index(["task", "strategy", "rival"])["value"]
+    rows = []
+    for strategy, fix in repairs:
+        rank, merge = parse_rival(fix).rank, parse_rival(fix).merge
+        trained = minutes.query("strategy == @strategy")["minutes"]
+        row: dict[str, Any] = {
+            "repair": fix if strategy == "none" else label(strategy, fix),
+            "language known of": "all texts" if rank is not None else "passages" if merge else "none",
+            "minutes": f"{trained.mean():.0f}" if len(trained) else "0",
+        }
+        gains = {task: values[task, strategy, fix] - values[task, "none", "none"] for task in tasks}
+        row |= {f"{task} multi": f"{gain:+.3f}".replace("0.", ".") for task, gain in gains.items()}
+        unmerged = fix.removesuffix(f"+{merge}") if rank is not None else "none"
+        row |= {f"{task} mono": _change(results, task, strategy, unmerged) for task in tasks}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _change(results: Results, task: str, strategy: str, rival: str) -> str:
+    """Return the difference in monolingual mAP from the encoder as it is, with its interval."""
+    if (strategy, rival) == ("none", "none"):
+        return "0"
+    sums = [group_sums(results, task, *name) for name in ((strategy, rival), ("none", "none"))]
+    n, seed = min(results.study.resamples, 1000), results.study.report_seed
+    return _interval(compare(*sums, setting="monolingual", measure="mAP", n_resamples=n, seed=seed)).replace("0.", ".")
+
+
+def _interval(found: Any) -> str:
+    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
 def by_setting(table: pd.DataFrame) -> pd.DataFrame:
     """Put the mAP rows of `comparisons` side by side: task, strategy, against, and per setting `difference [low, high]`.
 
     Merging orders the languages of the multilingual pool and changes no pool of one language; these cells are empty.
     """
     table = table[table["measure"] == "mAP"].copy()
-    numbers = zip(table["difference"], table["low"], table["high"], strict=True)
-    table["text"] = [f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]" for difference, low, high in numbers]
+    table["text"] = [_interval(row) for row in table.itertuples()]
     table = table.rename(columns={"a": "strategy", "b": "against"})
     keys = ["task", "strategy", "against"]
     order = pd.MultiIndex.from_frame(table[keys].drop_duplicates())
