@@ -13,7 +13,8 @@ from xir_lib.corpora import lareqa, mlqa, squad
 from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
-from xir_lib.study import load_paragraphs
+from xir_lib.paths import REPO
+from xir_lib.study import load_paragraphs, load_study, load_task, load_training
 
 # README.md of the data folder: questions and candidates of each file
 QUESTIONS = {
@@ -387,6 +388,42 @@ def test_xquad_r_turkish_uses_the_breaks(real: Path) -> None:
                 if ours != entry["sentences"]:
                     differing.append((lang, a, p))
     assert len(differing) == 1 and differing[0][0] == "tr"
+
+
+def test_xquad_r_is_split_by_article_with_its_pool(real: Path) -> None:
+    train, test = (lareqa.load_pairs("xquad-r", folder=real / "xquad-r", split=split) for split in lareqa.SPLITS)
+    whole = lareqa.load_task("xquad-r", folder=real / "xquad-r")
+    groups = [set(part.table["group"].to_pylist()) for part in (train, test)]
+    assert [len(side) for side in groups] == [32, 16] and not groups[0] & groups[1]
+    assert len(train) + len(test) == 1190 * 11 and len(test) % 11 == 0  # whole ids
+    task = lareqa.load_task("xquad-r", folder=real / "xquad-r", split="test")
+    assert task.name == "xquad-r-test" and set(task.queries["group"].to_pylist()) == groups[1]
+    # the pool is every sentence of these articles by the raw files, so none that is trained on
+    articles = {name.split("-")[0] for name in task.passages["doc_id"].to_pylist()}
+    assert len(articles) == 16
+    trained = {name.split("-")[0] for name in train.table["passage_id"].to_pylist()}
+    assert len(trained) == 32 and not trained & articles
+    sentences = sum(
+        len(entry["sentence_breaks"])
+        for lang in lareqa.LANGUAGES["xquad-r"]
+        for a, article in enumerate(json.loads((real / "xquad-r" / f"{lang}.json").read_bytes())["data"])
+        for entry in article["paragraphs"]
+        if f"{a:03d}" in articles
+    )
+    assert task.passages.num_rows == sentences < whole.passages.num_rows
+    for name in ("mlqa-r", "xquad-r"):
+        with pytest.raises(InputError, match="xquad-r has train and test, the others have none"):
+            lareqa.load_task(name, folder=real / name, split="dev")
+
+
+def test_design_p_trains_on_no_article_that_it_judges(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_DATA", str(real))
+    study = load_study(REPO / "params" / "parallel.yaml")
+    train, held_out = load_training(study.data)
+    judged = load_task("xquad-r-test")
+    sides = [set(table["group"].to_pylist()) for table in (train.table, held_out.table, judged.queries)]
+    assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2] and len(set.union(*sides)) == 48
+    assert len(study.seeds) == 5 and study.evaluations[0].fit_on == ["xquad-r-test"]
 
 
 def test_mlqa_counts_of_the_readme(real: Path) -> None:

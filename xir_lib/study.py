@@ -44,7 +44,7 @@ PRINTED = pd.DataFrame(  # the measures of the paper's tables
 
 BY_GROUP = ("mAP", RANK_DISTANCE)  # measures whose differences get intervals
 
-TASKS = ("xquad-r", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train", *belebele.TASKS, *miracl.TASKS)
+TASKS = ("xquad-r", "xquad-r-test", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train", *belebele.TASKS, *miracl.TASKS)
 
 OWN_PAIRS: dict[str, Any] = {  # settings for pairs without a profile; as in params/small.yaml, steps are one pass
     "strategy": "hybrid-0.5",
@@ -63,7 +63,7 @@ class _Strict(BaseModel):
 class TrainData(_Strict):
     """Which pairs are trained on, and which are held out of them."""
 
-    source: Literal["atlas-qa", "mlqa-core", "belebele-train"]
+    source: Literal["atlas-qa", "mlqa-core", "belebele-train", "xquad-r-train"]
     languages: list[str]
     held_out_share: float = Field(
         0.1, gt=0, lt=1, description="share of the ids held out, by group; Atlas-QA uses its dev split"
@@ -218,8 +218,9 @@ def explain(error: ValidationError) -> str:
 
 def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
     """Return a task by name (`TASKS`), from a folder that `RetrievalTask.save` wrote, or from a BEIR folder with languages."""
-    if name in ("xquad-r", "mlqa-r"):
-        return lareqa.load_task(name, languages)
+    if name in ("xquad-r", "xquad-r-test", "mlqa-r"):
+        split = "test" if name.endswith("-test") else None
+        return lareqa.load_task(name.removesuffix("-test"), languages, split=split)
     if name in belebele.TASKS:
         return belebele.load_task(languages, **belebele.TASKS[name])
     if name in miracl.TASKS:
@@ -260,6 +261,8 @@ def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
         return atlas.load_pairs("train", data.languages), atlas.load_pairs("dev", data.languages)
     if data.source == "belebele-train":
         pairs = belebele.load_pairs(data.languages, split="train")
+    elif data.source == "xquad-r-train":
+        pairs = lareqa.load_pairs("xquad-r", data.languages, split="train")
     else:
         pairs = mlqa.core(mlqa.load_pairs(), data.languages, query_langs=data.languages)
     return split_by_group(pairs, data.held_out_share, data.split_seed)

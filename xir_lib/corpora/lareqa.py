@@ -5,6 +5,7 @@ position), nothing is de-duplicated by text, and a question is answered by one s
 its id. Does not know how anything is embedded or scored, nor which pool a query meets.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,13 @@ LANGUAGES = {
 }
 
 
-def load_task(name: str, languages: Sequence[str] | None = None, folder: Path | None = None) -> RetrievalTask:
+SPLITS = ("train", "test")
+TEST_ARTICLES = 16  # of XQuAD-R's 48; never change: models trained on the others are judged on these
+
+
+def load_task(
+    name: str, languages: Sequence[str] | None = None, folder: Path | None = None, *, split: str | None = None
+) -> RetrievalTask:
     """Return `xquad-r` or `mlqa-r` as a task: 13,014 or 20,534 sentences, 13,090 or 4,199 queries.
 
     `doc_id` is article, paragraph and sentence position (from 0, in that language's file) and the language, as in
@@ -34,14 +41,16 @@ def load_task(name: str, languages: Sequence[str] | None = None, folder: Path | 
     `group` is the article: the connected component of ids that share an article in any language, since the
     articles of MLQA-R carry no common name. There are 48 and 520, and no component holds two articles of a language.
     `paragraph` is the same of paragraphs.
+
+    `split` keeps that part of `load_pairs`' split, **passages included**, and is in the task's name.
     """
-    passages, answered = _read(name, languages, folder)
+    passages, answered = _read(name, languages, folder, split)
     docs_of: dict[str, list[str]] = {}
     for row in answered:
         docs_of.setdefault(row["pair_id"], []).append(row["passage_id"])
     judgements = [(_query_id(row), doc_id) for row in answered for doc_id in docs_of[row["pair_id"]]]
     return RetrievalTask(
-        name,
+        name if split is None else f"{name}-{split}",
         queries=pa.table(
             {
                 "query_id": [_query_id(row) for row in answered],
@@ -65,12 +74,16 @@ def load_task(name: str, languages: Sequence[str] | None = None, folder: Path | 
     )
 
 
-def load_pairs(name: str, languages: Sequence[str] | None = None, folder: Path | None = None) -> PairTable:
+def load_pairs(
+    name: str, languages: Sequence[str] | None = None, folder: Path | None = None, *, split: str | None = None
+) -> PairTable:
     """Return the same questions with their answering sentences as training pairs.
 
-    `passage_id` is the sentence's `doc_id`, so ids that one sentence answers in a language share it there.
+    `passage_id` is the sentence's `doc_id`, so ids that one sentence answers in a language share it there. `split`, `train`
+    or `test`, keeps the questions of 32 or 16 whole articles of XQuAD-R, the same in every language: the 16 whose groups have
+    the smallest hashes are the test part.
     """
-    _, answered = _read(name, languages, folder)
+    _, answered = _read(name, languages, folder, split)
     return PairTable(pa.Table.from_pylist(answered, schema=PAIR_SCHEMA))  # `paragraph` stays out
 
 
@@ -93,11 +106,15 @@ def _refuse_missing(name: str, wanted: Sequence[str], folder: Path) -> None:
         )
 
 
-def _read(name: str, languages: Sequence[str] | None, folder: Path | None) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def _read(
+    name: str, languages: Sequence[str] | None, folder: Path | None, split: str | None = None
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Return passages and answered questions of the languages, in the order of language and file.
 
     Every file there is is read, so that `group` does not depend on the languages asked for.
     """
+    if split is not None and (name != "xquad-r" or split not in SPLITS):
+        raise InputError(f"{name}: unknown split {split!r}; xquad-r has {' and '.join(SPLITS)}, the others have none")
     if name not in LANGUAGES:
         raise InputError(f"unknown data set {name!r}; known: {', '.join(sorted(LANGUAGES))}")
     folder = data_dir() / name if folder is None else Path(folder)
@@ -138,7 +155,18 @@ def _read(name: str, languages: Sequence[str] | None, folder: Path | None) -> tu
     group_of, paragraph_of = components(ids, articles), components(ids, paragraphs)
     for row in answered:
         row |= {"group": group_of[row["pair_id"]], "paragraph": paragraph_of[row["pair_id"]]}
-    return passages, answered
+    return (passages, answered) if split is None else _part(passages, answered, split, set(group_of.values()))
+
+
+def _part(
+    passages: list[dict[str, str]], answered: list[dict[str, str]], split: str, groups: set[str]
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Keep one side's articles; in XQuAD-R an article has the same position in every language, and `doc_id` begins with it."""
+    by_hash = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).hexdigest())
+    kept = set(by_hash[:TEST_ARTICLES] if split == "test" else by_hash[TEST_ARTICLES:])
+    answered = [row for row in answered if row["group"] in kept]
+    articles = {row["passage_id"].split("-")[0] for row in answered}
+    return [row for row in passages if row["doc_id"].split("-")[0] in articles], answered
 
 
 def _query_id(row: dict[str, str]) -> str:
