@@ -188,13 +188,14 @@ def mixed_figure(table: pd.DataFrame) -> "Figure":
             row[0].plot(own["share"], own["mixed"], label="as it is" if rival == "none" else rival, **style)
             row[0].plot(own["share"], own["alone"], ls=":", color=colours[rival])
             row[1].plot(own["share"], own["intruders"], **style)
-        row[1].plot(own["share"], own["pool share"], ls="--", color="#999999")
-        row[1].annotate("share of the pool", (0.5, own["pool share"].iloc[-1]), color="#777777", ha="center", va="top")
-        row[0].set_title(f"{model}: nDCG@10, solid mixed, dotted without the foreign passages", fontsize=10)
-        row[1].set_title(f"{model}: foreign part of the first ten", fontsize=10)
+        row[1].plot(own["share"], own["pool share"], ls="--", color="#999999", label="foreign part of the pool")
+        row[0].plot([], [], ls=":", color="#777777", label="without the foreign passages")
+        row[0].set(title=model, ylabel="nDCG@10")
+        row[1].set(title=model, ylabel="foreign part of the first ten")
     for axis in axes[-1]:
         axis.set_xlabel("foreign share of the unjudged passages")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(rivals), frameon=False)
+    handles = [handle for axis in axes[0] for handle in axis.get_legend_handles_labels()[0]]
+    figure.legend(handles, [handle.get_label() for handle in handles], loc="outside upper left", ncols=4, frameon=False)
     return figure
 
 
