@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from xir_lib.corpora import download
+from xir_lib.corpora import download, miracl
 from xir_lib.corpora.download import DataSet, Member, RemoteFile
 from xir_lib.errors import InputError
+from xir_lib.study import load_task
 
 ONE, TWO = b"first file\n", "zweite Datei: Größe\n".encode() * 100
 
@@ -376,7 +379,7 @@ class HubHandler(Handler):
         if self.server.gate and path.startswith("/datasets/miracl/miracl/") and token != f"Bearer {self.server.gate}":
             self.send_error(self.server.refusal)
             return
-        blob = SWAHILI[path][1]
+        blob = SWAHILI.get(path, (None, None))[1]
         large = blob is None and self.path == path
         self.send_response(302 if large else 200)
         if large:
@@ -483,9 +486,29 @@ def test_a_file_put_there_by_hand_is_checked_and_not_fetched(hub: Hub, tmp_path:
     assert hub.hits == {TOPICS: 1, QRELS: 1} and download.verify("miracl-sw") == []
 
 
+def test_a_pool_of_hard_negatives_arrives_and_loads(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = "/datasets/mteb/MIRACLRetrievalHardNegatives/resolve/332a9acb49f5e83d5397683f79d23e588f685916"
+    tables = {
+        "corpus": {"_id": ["1#0", "1#1"], "title": ["Owiwi", ""], "text": ["Ẹyẹ ni.", "ikeji"]},
+        "queries": {"_id": ["7"], "text": ["Kí ni owiwi?"]},
+        "qrels": {"query-id": ["7", "7"], "corpus-id": ["1#0", "1#1"], "score": [1, 0]},
+    }
+    for kind, columns in tables.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{kind}.parquet")
+        content = (tmp_path / f"{kind}.parquet").read_bytes()
+        hub.content[f"{at}/yo-{kind}/dev-00000-of-00001.parquet"] = content
+    data = download._miracl_hard("yo")
+    files = tuple(dataclasses.replace(file, url=file.url.replace("https://huggingface.co", hub.url)) for file in data.files)
+    monkeypatch.setattr(download, "DATASETS", {data.name: dataclasses.replace(data, files=files)})
+    assert download.get("miracl-yo-hard", progress=False) == tmp_path / "data/miracl-yo-hard"
+    assert download.verify("miracl-yo-hard") == [] and sum(hub.hits.values()) == 3
+    task = load_task("miracl-yo-hard")
+    assert task.name == "miracl-yo-hard" and task.passages["text"].to_pylist() == ["Owiwi Ẹyẹ ni.", "ikeji"]
+
+
 def test_every_language_of_miracl_has_its_files() -> None:
     names = {name for name in download.DATASETS if name.startswith("miracl-")}
-    assert len(names) == 18
+    assert names == set(miracl.TASKS) and len(names) == 2 * 18
     german = download.DATASETS["miracl-de"].files
     assert len(german) == 32 + 2  # upstream's loading script names 32 files
     assert german[31].url.endswith("/miracl-corpus-v1.0-de/docs-31.jsonl.gz")

@@ -6,7 +6,10 @@ import os
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from xir_lib.corpora import miracl
@@ -126,6 +129,69 @@ def test_bad_topics_and_judgements_are_refused(folder: Path, kind: str, content:
     (folder / miracl.split_file("te", kind, "dev")).write_bytes(content)
     with pytest.raises(InputError, match=rf"{kind}\.miracl-v1\.0-te-dev\.tsv, {says}"):
         miracl.load_task("te", folder=folder)
+
+
+HARD: dict[str, dict[str, list[Any]]] = {
+    "corpus": {"_id": ["1#0", "1#1", "2#0"], "title": ["Owiwi", "", "Àdán"], "text": ["Ẹyẹ ni.", "ikeji", ""]},
+    "queries": {"_id": ["7", "8"], "text": ["Kí ni owiwi?", "Ta ni?"]},
+    "qrels": {"query-id": ["7", "7", "8"], "corpus-id": ["1#0", "2#0", "1#1"], "score": [1.0, 0.0, 1.0]},
+}
+
+
+def write_hard(folder: Path, tables: dict[str, dict[str, list[Any]]]) -> Path:
+    for kind, columns in tables.items():
+        path = folder / miracl.hard_file("yo", kind)
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(columns), path)
+    return folder
+
+
+def test_hard_negatives_are_the_same_topics_under_another_name(tmp_path: Path) -> None:
+    task = miracl.load_hard_task("yo", folder=write_hard(tmp_path, HARD))
+    assert task.name == "miracl-yo-hard"
+    assert task.passages.to_pylist() == [
+        {"doc_id": "1#0", "lang": "yo", "text": "Owiwi Ẹyẹ ni."},
+        {"doc_id": "1#1", "lang": "yo", "text": "ikeji"},
+        {"doc_id": "2#0", "lang": "yo", "text": "Àdán"},
+    ]
+    assert task.queries.to_pylist()[1] == {"query_id": "8", "pair_id": "8", "lang": "yo", "text": "Ta ni?", "group": "8"}
+    assert [tuple(row.values()) for row in task.qrels.to_pylist()] == [("7", "1#0", 1), ("7", "2#0", 0), ("8", "1#1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "values", "says"),
+    [
+        ("corpus", "_id", ["1#0", "1#0", "2#0"], "row 2: passage '1#0' is empty or occurs twice"),
+        ("corpus", "title", ["", "", ""], "row 3: passage '2#0' is empty or occurs twice"),
+        ("corpus", "_id", [1, 2, 3], "row 1: .* are no texts"),
+        ("queries", "_id", ["7", "7"], "row 2: topic '7' is empty or occurs twice"),
+        ("queries", "text", ["?", " "], "row 2: topic '8' is empty or occurs twice"),
+        ("qrels", "corpus-id", ["1#0", "1#0", "1#1"], "row 2: '1#0' for topic '7' is judged twice or as 0.0"),
+        ("qrels", "score", [1, 3, 1], "row 2: '2#0' for topic '7' is judged twice or as 3"),
+        ("qrels", "corpus-id", ["1#0", "2#0", "9#9"], "judged doc_id '9#9' is not among its texts"),
+        ("qrels", "score", None, "lacks score; it has query-id, corpus-id"),
+    ],
+)
+def test_bad_hard_negatives_are_refused(tmp_path: Path, kind: str, column: str, values: list[Any] | None, says: str) -> None:
+    tables = {name: dict(columns) for name, columns in HARD.items()}
+    tables[kind].pop(column)
+    if values is not None:
+        tables[kind] = {name: values if name == column else HARD[kind][name] for name in HARD[kind]}
+    with pytest.raises(InputError, match=says):
+        miracl.load_hard_task("yo", folder=write_hard(tmp_path, tables))
+
+
+def test_missing_or_broken_hard_negatives_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="`xir data get miracl-yo-hard` downloads it"):
+        load_task("miracl-yo-hard")
+    folder = write_hard(tmp_path / "miracl-yo-hard", HARD)
+    path = folder / miracl.hard_file("yo", "corpus")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="is no complete Parquet file"):
+        load_task("miracl-yo-hard")
+    with pytest.raises(InputError, match="MIRACL has no language 'xx'"):
+        miracl.load_hard_task("xx")
 
 
 def test_bad_requests_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

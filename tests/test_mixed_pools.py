@@ -15,7 +15,10 @@ from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, R
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Embeddings
 from xir_lib.mixed_pools import Pools, cost_table, measure, read
+from xir_lib.paths import REPO
+from xir_lib.report import fill_readme, mixed_block
 
+COMMITTED = REPO / "figures" / "mixed-yo"
 N, QUERIES, SIZE = 60, 4, 50  # judged are 0 to 3, one per query: 46 places are left
 
 
@@ -166,3 +169,23 @@ def test_examples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mixed_pools, "EXAMPLES", 7)
     run(tmp_path, scores(relevant=0.5, own=0.4, foreign=0.9))
     assert len(pd.read_csv(tmp_path / "none" / "examples.csv")) == 7
+
+
+def test_the_committed_pools_are_whole_and_the_readme_tells_them() -> None:
+    pools = read(COMMITTED)
+    told = json.loads((COMMITTED / "none" / "mixed.json").read_text(encoding="utf-8"))
+    assert (told["task"], told["size"], told["draws"]) == ("miracl-yo", 20_000, 5)
+    assert told["shares"] == [0, 0.25, 0.5, 0.75, 0.9] and "yo" in told["passages"]
+    rivals = list(told["config"]["rivals"])
+    assert len(pools.topics) == len(set(pools.topics["model"])) * len(rivals) * 5 * 5 * 2 * 2 * 119
+    by_pool = pools.intruders.groupby(["model", "rival", "share", "draw"])
+    assert by_pool["share_of_top"].sum().tolist() == pytest.approx([1.0] * by_pool.ngroups, abs=1e-4)
+    foreign = pools.intruders[~pools.intruders["own"]].groupby(["model", "rival", "share", "draw"])["pool_share"].sum()
+    for (_, _, share, _), part in foreign.items():
+        assert part == pytest.approx(round(share * (20_000 - told["judged"])) / 20_000, abs=1e-4)
+    # the pool of share 0 without foreign passages is the one that evaluate ranks, but for its 29,043 left-out passages
+    table = cost_table(pools, n_resamples=100)
+    assert (table["alone"] >= table["mixed"] - 1e-9)[table["rival"] == "none"].all()
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    assert fill_readme(text, "mixed-yo", {"tables": mixed_block(COMMITTED)}) == text
+    assert not list(COMMITTED.rglob("*.md"))  # others' texts stay out

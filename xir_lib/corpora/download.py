@@ -10,9 +10,10 @@ was put there by someone else, which `verify` tells. Sources of sums:
   verified by what matters, the number of questions in each, and not by sum.
 - Belebele and MIRACL Yoruba: files of the Hub's data sets facebook/belebele, miracl/miracl and miracl/miracl-corpus at the
   revisions named below, with the sums of the copies that this project was made with.
-- MIRACL's other 17 languages: the same repositories and revisions. No sum of theirs is on record here, so the Hub is asked
-  for it before the download: the SHA-256 of a large file, the git blob's SHA-1 of a small one. A revision is the hash of
-  a commit, so both are fixed. The SHA-256 of what arrived is kept in `checksums.sha256` beside the files.
+- MIRACL's other 17 languages, and the pools of hard negatives (mteb/MIRACLRetrievalHardNegatives, named as other projects
+  name its files and revision): no sum of theirs is on record here, so the Hub is asked for it before the download: the
+  SHA-256 of a large file, the git blob's SHA-1 of a small one. A revision is the hash of a commit, so both are fixed. The
+  SHA-256 of what arrived is kept in `checksums.sha256` beside the files.
 
 miracl/miracl is gated: the Hub gives it only to who accepted its terms; a token in HF_TOKEN, or of `hf auth login`, is sent.
 
@@ -163,6 +164,7 @@ _MIRACL_YO = {
 _MIRACL_REVISIONS = {
     "miracl-corpus": "d921ec7e349ce0d28daf30b2da9da5ee698bef0d",  # all 18 languages
     "miracl": "c83d354623fc0b7172e664ade0404df78624abe3",  # in which the Yoruba judgements were mended
+    "hard": "332a9acb49f5e83d5397683f79d23e588f685916",  # the revision that mteb itself pins was not to be had any more
 }
 
 
@@ -187,6 +189,17 @@ def _miracl(lang: str) -> DataSet:
         "Apache-2.0, text CC BY-SA",
         files=tuple(files),
         directory=folder,
+    )
+
+
+def _miracl_hard(lang: str) -> DataSet:
+    revision = _MIRACL_REVISIONS["hard"]
+    paths = [miracl.hard_file(lang, kind) for kind in miracl.HARD_COLUMNS]
+    return DataSet(
+        f"miracl-{lang}-hard",
+        f"MIRACL {lang} with mteb's pool of hard negatives, dev (evaluation; never beside the full corpus)",
+        "CC BY-SA 4.0",
+        files=tuple(_hub(path, "mteb/MIRACLRetrievalHardNegatives", revision, path, None) for path in paths),
     )
 
 
@@ -238,6 +251,7 @@ DATASETS: dict[str, DataSet] = {
             ),
         ),
         *(_miracl(lang) for lang in miracl.LANGUAGES),
+        *(_miracl_hard(lang) for lang in miracl.LANGUAGES),
     )
 }
 

@@ -3,8 +3,9 @@
 Upstream's files: a corpus of `docs-N.jsonl.gz` (docid, title, text), topics as TSV, judgements in TREC's format, binary
 and of pooled passages. The corpus is streamed line by line, so that text is never whole in memory as Python strings.
 Judgements of the tests A and B were not published, and German and Yoruba have no training topics: what is judged here is
-`dev`. The name of a task, `miracl-yo`, means the full corpus; a pool of hard negatives would be another task under
-another name. Does not know how anything is embedded or scored.
+`dev`. The name of a task, `miracl-yo`, means the full corpus. `miracl-yo-hard` is mteb's pool of hard negatives, per topic the
+first 250 of BM25, multilingual-e5-large and e5-mistral-instruct together: smaller, easier, and never comparable with the full
+corpus. Does not know how anything is embedded or scored.
 """
 
 import gzip
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -25,7 +26,12 @@ LANGUAGES = {  # files of the corpus
     "ar": 5, "bn": 1, "de": 32, "en": 66, "es": 21, "fa": 5, "fi": 4, "fr": 30, "hi": 2,
     "id": 3, "ja": 14, "ko": 3, "ru": 20, "sw": 1, "te": 2, "th": 2, "yo": 1, "zh": 10,
 }  # fmt: skip
-TASKS = tuple(f"miracl-{lang}" for lang in LANGUAGES)
+TASKS = tuple(f"miracl-{lang}{variant}" for variant in ("", "-hard") for lang in LANGUAGES)
+HARD_COLUMNS = {  # of mteb's Parquet files, by kind
+    "corpus": ("_id", "title", "text"),
+    "queries": ("_id", "text"),
+    "qrels": ("query-id", "corpus-id", "score"),
+}
 SPLITS = ("dev",)
 CHUNK = 1 << 14  # passages that are Python strings at a time
 
@@ -76,9 +82,76 @@ def load_task(lang: str, split: str = "dev", *, folder: Path | None = None) -> R
     for name in needed:
         require(folder / name, f"`xir data get miracl-{lang}` downloads it, or set XIR_DATA to the folder above {folder.name}")
     topics, judgements = read_topics(folder / needed[-2]), read_qrels(folder / needed[-1])
+    return _task(f"miracl-{lang}", lang, topics, stream_passages(corpus), judgements)
+
+
+def hard_file(lang: str, kind: str) -> str:
+    """Return mteb's file of a `kind` of `HARD_COLUMNS`, relative to the folder `miracl-LANG-hard`."""
+    return f"{lang}-{kind}/dev-00000-of-00001.parquet"
+
+
+def load_hard_task(lang: str, *, folder: Path | None = None) -> RetrievalTask:
+    """Return a language's topics with the pool of hard negatives, named `miracl-LANG-hard`; ids are those of `load_task`.
+
+    `folder` is by default `miracl-LANG-hard` in the data folder. Refused, with file and row: a missing column, an empty id or
+    text, an id or a judgement that occurs twice, a relevance other than 0 and 1.
+    """
+    if lang not in LANGUAGES:
+        raise InputError(f"MIRACL has no language {lang!r}; it has {', '.join(LANGUAGES)}")
+    name = f"miracl-{lang}-hard"
+    folder = data_dir() / name if folder is None else Path(folder)
+    paths = {kind: folder / hard_file(lang, kind) for kind in HARD_COLUMNS}
+    for path in paths.values():
+        require(path, f"`xir data get {name}` downloads it, or set XIR_DATA to the folder above {name}")
+    topics: dict[str, str] = {}
+    for where, (topic, text) in _rows(paths["queries"], "queries"):
+        if topic in topics or not text.strip():
+            raise InputError(f"{where}: topic {topic!r} is empty or occurs twice; get the pool again")
+        topics[topic] = text
+    judgements: dict[tuple[str, str], int] = {}
+    for where, (topic, doc_id, relevance) in _rows(paths["qrels"], "qrels"):
+        if (topic, doc_id) in judgements or relevance not in (0, 1):
+            raise InputError(f"{where}: {doc_id!r} for topic {topic!r} is judged twice or as {relevance!r}; get the pool again")
+        judgements[topic, doc_id] = int(relevance)
+    return _task(name, lang, topics, _hard_passages(paths["corpus"]), judgements)
+
+
+def _hard_passages(path: Path) -> Iterator[Passage]:
+    seen: set[str] = set()
+    for where, values in _rows(path, "corpus"):
+        passage = Passage(*values)
+        if passage.doc_id in seen or not passage.full_text:
+            raise InputError(f"{where}: passage {passage.doc_id!r} is empty or occurs twice; get the pool again")
+        seen.add(passage.doc_id)
+        yield passage
+
+
+def _rows(path: Path, kind: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield each row's place in words and its values in the order of `HARD_COLUMNS`, a batch in memory at a time."""
+    import pyarrow.parquet as pq
+
+    columns, number = HARD_COLUMNS[kind], 0
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in columns if name not in file.schema_arrow.names]:
+                raise InputError(f"{path} lacks {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
+            for batch in file.iter_batches(CHUNK, columns=list(columns)):
+                for row in batch.to_pylist():
+                    number += 1
+                    values = tuple(row[name] for name in columns)
+                    if not all(isinstance(value, str) for value in values[:2]):
+                        raise InputError(f"{path}, row {number}: {values[:2]!r} are no texts; get the pool again")
+                    yield f"{path}, row {number}", values
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is no complete Parquet file ({str(error).splitlines()[0]}); get the pool again") from error
+
+
+def _task(
+    name: str, lang: str, topics: dict[str, str], passages: Iterator[Passage], judgements: dict[tuple[str, str], int]
+) -> RetrievalTask:
     query_ids = list(topics)
     return RetrievalTask(
-        f"miracl-{lang}",
+        name,
         queries=pa.table(
             {
                 "query_id": query_ids,
@@ -89,7 +162,7 @@ def load_task(lang: str, split: str = "dev", *, folder: Path | None = None) -> R
             },
             schema=QUERY_SCHEMA,
         ),
-        passages=_passage_table(lang, stream_passages(corpus)),
+        passages=_passage_table(lang, passages),
         qrels=pa.table(
             {
                 "query_id": [query_id for query_id, _ in judgements],
