@@ -19,6 +19,7 @@ PYTHON = str(Path(sys.prefix) / "bin" / "python")  # one spelling, since command
 STUDY = load_study(PARAMS)
 TRAINED = [run for run in STUDY.runs if run not in ("none", "untrained")]
 TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
+BEFORE = dict(zip([*TASKS][1:], TASKS))
 RIVALS = [rival for rival in STUDY.rivals if rival != "none"]
 
 
@@ -115,8 +116,11 @@ def settings_of(run):
     return STUDY.settings(strategy, int(seed)).model_dump()
 
 
+# A model's tasks follow one another: the next one finds in the cache what the tasks share, instead of encoding it at the
+# same time.
 rule evaluate:
     input:
+        lambda w: [ancient(BUILD / "evaluations" / w.run / BEFORE[w.task] / "metrics.json")] if w.task in BEFORE else [],
         lambda w: [BUILD / "notebooks" / f"02_train_strategy-{w.run}.ipynb"] if w.run in TRAINED else [],
         lambda w: [BUILD / "data" / "tasks" / name for name in [w.task, *TASKS[w.task].fit_on]],
     output:
