@@ -16,6 +16,7 @@ at white space alone, which reproduces the published baseline of MIRACL's Yoruba
 None stems or drops stop words, so language analysers do better in their languages. This module knows no data set.
 """
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -129,6 +130,7 @@ class Index:
         except ImportError as error:
             raise InputError("BM25 needs the package bm25s; pip install 'xir-lib[search]'") from error
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for DEBUG, and tells of every pool
         parts = []
         for pool in range(int(pools.max()) + 1):
             index = bm25s.BM25(k1=k1, b=b, method=VARIANT)

@@ -297,7 +297,11 @@ def mix(
     options: dict[str, Any] = {"shares": shares or mixed_pools.SHARES, "size": size, "draws": draws}
     mixed_pools.measure(Encoder(model, cache=cache), judged, others, out, rivals=names, fit_on=sources, **options)
     table = mixed_pools.cost_table(mixed_pools.read(out)).drop(columns="model")
-    _show(json.loads(table.to_json(orient="records")), as_json, title=f"{model} on {task}, pools of {size:,} passages: nDCG@10")
+    rows = json.loads(table.to_json(orient="records"))
+    if not as_json:
+        shown = ("mixed", "alone", "foreign cost", "own cost", "intruders", "pool share")
+        rows = [{key: row[key] for key in ("rival", "share")} | {key: f"{row[key] or 0:.3f}" for key in shown} for row in rows]
+    _show(rows, as_json, title=f"{model} on {task}, pools of {size:,} passages: nDCG@10")
 
 
 @app.command()

@@ -71,7 +71,7 @@ def measure(
         size: passages in every pool.
         draws: pools per share; the same for all models.
 
-    `examples.csv` lists foreign passages in the first ten of the first rival at the middle share: query, rank, passage and
+    `examples.csv` lists foreign passages in the first ten of the first rival at the largest share: query, rank, passage and
     its language, so that somebody can see whether they answer the query; `examples.md` has their texts, which are
     others' and not for committing. Returns what `mixed.json` holds.
     """
@@ -99,7 +99,7 @@ def measure(
                 key: dict[str, Any] = {"rival": rival.name, "share": share, "draw": draw}
                 topics.append(values.assign(**key))
                 languages.append(counts.assign(own=counts["doc_lang"] == task.languages[0], **key))
-                if rival is chosen[0] and (share, draw) == (shares[len(shares) // 2], 0):
+                if rival is chosen[0] and (share, draw) == (shares[-1], 0):
                     examples = _examples(pool, best)
                 bar.update()
     result = {
