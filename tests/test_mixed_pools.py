@@ -14,7 +14,7 @@ from xir_lib import mixed_pools
 from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Embeddings
-from xir_lib.mixed_pools import Pools, cost_table, measure, read
+from xir_lib.mixed_pools import Pools, cost_table, measure, plan, read
 from xir_lib.paths import REPO
 from xir_lib.report import fill_readme, mixed_block
 
@@ -68,7 +68,7 @@ def scores(relevant: float, own: float, foreign: float) -> dict[str, float]:
 
 def run(tmp_path: Path, values: dict[str, float], name: str = "none", **options: Any) -> pd.DataFrame:
     given: dict[str, Any] = {"shares": (0, 0.5), "size": SIZE, "draws": 2, **options}
-    measure(Simulated(values), own_task(), FOREIGN, tmp_path / name, **given)
+    measure(Simulated(values), plan(own_task(), FOREIGN, **given), tmp_path / name)
     return cost_table(read(tmp_path / name), n_resamples=100).set_index("share")
 
 
@@ -107,7 +107,7 @@ def test_rivals_see_the_same_pools(tmp_path: Path) -> None:
     values, task = scores(relevant=0.5, own=0.4, foreign=0.9), own_task()
     backwards = RetrievalTask(task.name, task.queries, task.passages.take(list(range(N))[::-1]), task.qrels)
     options: dict[str, Any] = {"rivals": ["none", "round-robin", "bm25"], "shares": [0.5], "size": SIZE, "draws": 1}
-    measure(Simulated(values), backwards, FOREIGN, tmp_path / "m", **options)
+    measure(Simulated(values), plan(backwards, FOREIGN, **options), tmp_path / "m")
     table = cost_table(read(tmp_path / "m"), n_resamples=100).set_index("rival")
     assert table["own cost"].isna().all() and table.loc["none", "mixed"] == 0
     # Round robin takes the first of each of three languages in turn: query q's passage, at place q of its own, is among
@@ -125,7 +125,7 @@ def test_means_by_hand_and_spread_over_draws() -> None:
         (0.0, "alone", "b"): (0.2, 0.2),
         (0.5, "mixed", "a"): (0.3, 0.5),
         (0.5, "mixed", "b"): (0.1, 0.1),
-        (0.5, "alone", "a"): (0.6, 0.6),
+        (0.5, "alone", "a"): (0.5, 0.5),
         (0.5, "alone", "b"): (0.2, 0.4),
     }
     model = {"model": "m", "rival": "none"}
@@ -135,34 +135,67 @@ def test_means_by_hand_and_spread_over_draws() -> None:
         for draw, value in enumerate(both)
     ]
     languages = [
-        {**model, "share": 0.5, "draw": draw, "doc_lang": lang, "own": lang == "yo", "share_of_top": first, "pool_share": 0.5}
+        {**model, "share": share, "draw": draw, "doc_lang": lang, "own": lang == "yo", "share_of_top": first, "pool_share": 0.5}
+        for share in (0.0, 0.5)
         for draw, lang, first in [(0, "yo", 0.9), (0, "de", 0.1), (1, "yo", 0.7), (1, "de", 0.3)]
     ]
-    row = cost_table(Pools(pd.DataFrame(rows), pd.DataFrame(languages)), n_resamples=200).set_index("share").loc[0.5]
-    # means over draws: a .4 against .6, b .1 against .3; by draw: (.2 - .4) and (.3 - .5)
-    assert row[["mixed", "alone", "foreign cost", "own cost"]].tolist() == pytest.approx([0.25, 0.45, -0.2, 0.3 - 0.45])
-    assert row[["low", "high", "spread"]].tolist() == pytest.approx([-0.2, -0.2, 0])  # both topics lose .2
+    pools = Pools(pd.DataFrame(rows), pd.DataFrame(languages))
+    row = cost_table(pools, n_resamples=500).set_index("share").loc[0.5]
+    # means over draws: a .4 of .5, b .1 of .3; so a loses .1 and b .2
+    assert row[["mixed", "alone", "foreign cost", "own cost"]].tolist() == pytest.approx([0.25, 0.4, -0.15, 0.3 - 0.4])
+    # two topics give three resamples, a alone and b alone with probability 1/4 each: the ends of the interval
+    assert row[["low", "high"]].tolist() == pytest.approx([-0.2, -0.1])
+    # by draw: (-.2 - .1) / 2 and (0 - .3) / 2, equal
+    assert row["spread"] == pytest.approx(0)
     assert row[["intruders", "pool share"]].tolist() == pytest.approx([0.2, 0.5])
+    other = pools.topics.copy()
+    other.loc[
+        (other["share"] == 0.5) & (other["pool"] == "mixed") & (other["topic"] == "b") & (other["draw"] == 1), "value"
+    ] = 0.3
+    row = cost_table(pools._replace(topics=other), n_resamples=500).set_index("share").loc[0.5]
+    assert row["spread"] == pytest.approx(np.std([-0.15, -0.05], ddof=1))  # by draw: (-.2 - .1) / 2 and (0 - .1) / 2
+    with pytest.raises(InputError, match=r"no languages counted at share 0\.5"):
+        cost_table(pools._replace(intruders=pools.intruders.query("share == 0")), n_resamples=100)
 
 
-def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_mixed_is_refused_before_anything_is_encoded(tmp_path: Path) -> None:
+    task = own_task()
+    with pytest.raises(InputError, match="unknown rival 'centring-x'"):
+        plan(task, FOREIGN, rivals=["none", "centring-x"], size=SIZE)
+    with pytest.raises(InputError, match=r"no text for the means of yo \(queries\)"):
+        plan(task, FOREIGN, rivals=["centring"], size=SIZE)
+    with pytest.raises(InputError, match="a share and a draw at least"):
+        plan(task, FOREIGN, draws=0)
+    both = RetrievalTask("two", task.queries, pa.concat_tables([task.passages, FOREIGN]), task.qrels)
+    with pytest.raises(InputError, match="two has queries in yo and passages in de, yo, zh; mixed pools need a task of one"):
+        plan(both, FOREIGN)
+    german = task.queries.set_column(2, QUERY_SCHEMA.field("lang"), pa.array(["de"] * QUERIES))
+    with pytest.raises(InputError, match="has queries in de and passages in yo"):
+        plan(RetrievalTask("asked", german, task.passages, task.qrels), FOREIGN)
+    with pytest.raises(InputError, match="has one query"):
+        plan(RetrievalTask("one", task.queries.slice(0, 1), task.passages, task.qrels.slice(0, 1)), FOREIGN)
+
+
+def test_pools_that_differ_do_not_stand_in_one_table(tmp_path: Path) -> None:
     values = Simulated(scores(0.5, 0.4, 0.9))
     with pytest.raises(InputError, match=r"holds no mixed\.json; `xir mix"):
         read(tmp_path)
-    with pytest.raises(InputError, match="centring"):
-        measure(values, own_task(), FOREIGN, tmp_path / "m", rivals=["none", "centring-x"], size=SIZE)
-    with pytest.raises(InputError, match=r"no text for the means of yo \(queries\)"):
-        measure(values, own_task(), FOREIGN, tmp_path / "m", rivals=["centring"], size=SIZE)
-    with pytest.raises(InputError, match="a share and a draw at least"):
-        measure(values, own_task(), FOREIGN, tmp_path / "m", draws=0)
-    both = RetrievalTask("two", own_task().queries, pa.concat_tables([own_task().passages, FOREIGN]), own_task().qrels)
-    with pytest.raises(InputError, match="two has passages in de, yo, zh; mixed pools need a task of one language"):
-        measure(values, both, FOREIGN, tmp_path / "m")
-    assert not (tmp_path / "m").exists()
     for name, size in (("one", SIZE), ("two", SIZE - 1)):
-        measure(values, own_task(), FOREIGN, tmp_path / "all" / name, shares=[0.5], size=size, draws=1)
+        measure(values, plan(own_task(), FOREIGN, shares=[0.5], size=size, draws=1), tmp_path / "all" / name)
     with pytest.raises(InputError, match="two and one differ in size; give pools that are the same"):
         read(tmp_path / "all")
+    with pytest.raises(InputError, match=r"holds pools of its own in .*one; name another folder"):
+        measure(values, plan(own_task(), FOREIGN, shares=[0.5], size=SIZE, draws=1), tmp_path / "all")
+    fewer = plan(own_task(), FOREIGN.slice(0, 79), shares=[0.5], size=SIZE, draws=1)
+    measure(values, fewer, tmp_path / "all" / "two")
+    with pytest.raises(InputError, match="two and one differ in passages_sha256"):
+        read(tmp_path / "all")
+
+
+def test_a_share_of_many_digits_finds_its_languages(tmp_path: Path) -> None:
+    table = run(tmp_path, scores(relevant=0.5, own=0.4, foreign=0.9), shares=[1 / 3])
+    assert table["pool share"].tolist() == pytest.approx([15 / 50], abs=1e-6)  # a third of 46 places
+    assert table["intruders"].tolist() == [1]
 
 
 def test_examples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +216,7 @@ def test_the_committed_pools_are_whole_and_the_readme_tells_them() -> None:
     foreign = pools.intruders[~pools.intruders["own"]].groupby(["model", "rival", "share", "draw"])["pool_share"].sum()
     for (_, _, share, _), part in foreign.items():
         assert part == pytest.approx(round(share * (20_000 - told["judged"])) / 20_000, abs=1e-4)
-    # the pool of share 0 without foreign passages is the one that evaluate ranks, but for its 29,043 left-out passages
+    # more passages can only push an answer down where the scores stay the same
     table = cost_table(pools, n_resamples=100)
     assert (table["alone"] >= table["mixed"] - 1e-9)[table["rival"] == "none"].all()
     text = (REPO / "README.md").read_text(encoding="utf-8")

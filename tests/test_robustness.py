@@ -249,6 +249,11 @@ def score(pool: RetrievalTask, vectors: dict[str, NDArray], asked: NDArray) -> t
     return {name: values["nDCG@10"] for name, values in settings.items()}, intruders(ranks, pool.languages)
 
 
+def mixed(task: RetrievalTask, foreign: pa.Table, share: float, size: int) -> RetrievalTask:
+    union = RetrievalTask("both", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels)
+    return mixed_pool(union, mixed_rows(task, foreign, share, size, draw=0), "mixed")
+
+
 @pytest.mark.parametrize("kind", ["worse", "better"])
 def test_foreign_passages_that_are_all_worse_or_all_better(kind: str) -> None:
     task, rng = yoruba(), np.random.default_rng(3)
@@ -258,8 +263,8 @@ def test_foreign_passages_that_are_all_worse_or_all_better(kind: str) -> None:
     vectors |= {f"{2 * q}-yo": np.r_[asked[q, :5] + rng.normal(size=5), 0.0] for q in range(4)}  # found, if not always first
     vectors |= {name: np.r_[rng.normal(size=5), height] for name in FOREIGN["doc_id"].to_pylist()}
     for share in (0.25, 0.9):
-        pool = mixed_pool(task, FOREIGN, share, 48, draw=0)
-        assert pool.name == f"toy-yo-pool48-foreign{share:g}-draw0" and pool.passages.num_rows == 48
+        pool = mixed(task, FOREIGN, share, 48)
+        assert pool.passages.num_rows == 48
         found, languages = score(pool, vectors, asked)
         own = float(languages.set_index("doc_lang").loc["yo", "share"])
         foreign = languages[languages["doc_lang"] != "yo"]
@@ -283,7 +288,7 @@ def test_exchangeable_foreign_passages_take_their_share_of_the_pool() -> None:
     foreign = pa.concat_tables([passages("de", 600), passages("zh", 600)])
     names = [*task.passages["doc_id"].to_pylist(), *foreign["doc_id"].to_pylist()]
     vectors = dict(zip(names, rng.normal(size=(len(names), 40)), strict=True))
-    _, languages = score(mixed_pool(task, foreign, 0.75, 1600, draw=0), vectors, rng.normal(size=(200, 40)))
+    _, languages = score(mixed(task, foreign, 0.75, 1600), vectors, rng.normal(size=(200, 40)))
     found = languages.set_index("doc_lang")
     assert found["pool_share"].to_dict() == {"de": 450 / 1600, "yo": 700 / 1600, "zh": 450 / 1600}  # .75 of 1,200 places
     assert np.abs(found["share"] - found["pool_share"]).max() < 0.04

@@ -295,12 +295,17 @@ def mix(
     names = list(dict.fromkeys(["none", *(rivals or [])]))
     sources = [load_task(name) for name in fit_on or []]
     options: dict[str, Any] = {"shares": shares or mixed_pools.SHARES, "size": size, "draws": draws}
-    mixed_pools.measure(Encoder(model, cache=cache), judged, others, out, rivals=names, fit_on=sources, **options)
+    planned = mixed_pools.plan(judged, others, rivals=names, fit_on=sources, **options)
+    mixed_pools.measure(Encoder(model, cache=cache), planned, out)
     table = mixed_pools.cost_table(mixed_pools.read(out)).drop(columns="model")
     rows = json.loads(table.to_json(orient="records"))
     if not as_json:
         shown = ("mixed", "alone", "foreign cost", "own cost", "intruders", "pool share")
-        rows = [{key: row[key] for key in ("rival", "share")} | {key: f"{row[key] or 0:.3f}" for key in shown} for row in rows]
+        rows = [
+            {key: row[key] for key in ("rival", "share")}
+            | {key: "" if row[key] is None else f"{row[key]:.3f}" for key in shown}
+            for row in rows
+        ]
     _show(rows, as_json, title=f"{model} on {task}, pools of {size:,} passages: nDCG@10")
 
 

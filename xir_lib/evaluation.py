@@ -187,8 +187,8 @@ def evaluate(
         "config": {
             "rival": rival,
             "rival_fit": fitted,
-            **(_merge_key(chosen) if chosen.merge else {}),
-            **(_bm25_key(encoder, chosen) if chosen.lexical else encoder_key(encoder)),
+            **rival_key(encoder, chosen),
+            **({} if chosen.lexical else encoder_key(encoder)),
             **({"passage_vectors": "float16"} if in_shards else {}),
             "environment": environment(),
             **(config or {}),
@@ -401,6 +401,11 @@ def _robustness(
             for name, t in (("summary", summary), ("cells", cells))
         }
     }
+
+
+def rival_key(encoder: Encoder, rival: Rival) -> dict[str, Any]:
+    """Return what a rival adds to a result's key: how it merges, or how BM25 counts; empty for the others."""
+    return {**(_merge_key(rival) if rival.merge else {}), **(_bm25_key(encoder, rival) if rival.lexical else {})}
 
 
 def _merge_key(rival: Rival) -> dict[str, Any]:

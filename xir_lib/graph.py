@@ -63,21 +63,22 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     study = load_study(params)
     build = build or REPO / "build" / study.profile
     require(build / "report" / "index.html", f"run `xir study --params {params}` first")
-    target = REPO / "figures" / study.profile
+    target, readme = REPO / "figures" / study.profile, REPO / "README.md"
+    results = load_results(build / "results")
+    text = readme.read_text(encoding="utf-8")
+    text = fill_readme(text, study.profile, readme_blocks(results, text))
+    for name, block in {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block}.items():
+        text = fill_readme(text, name.name, {"tables": block(name)}) if name.exists() else text
+    page = profile_page(results)
     with atomic_path(target) as temporary:
         shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
-        (temporary / "README.md").write_text(profile_page(load_results(temporary / "results")), encoding="utf-8")
+        (temporary / "README.md").write_text(page, encoding="utf-8")
         for measured in target.glob("*.txt"):  # what was measured by hand, such as the cost of a run
             shutil.copy(measured, temporary)
         shutil.rmtree(target, ignore_errors=True)
-    readme = REPO / "README.md"
     with atomic_path(readme) as temporary:
-        text = readme.read_text(encoding="utf-8")
-        text = fill_readme(text, study.profile, readme_blocks(load_results(target / "results"), text))
-        text = fill_readme(text, "miracl-yo", {"tables": miracl_block(MIRACL)})
-        text = fill_readme(text, "mixed-yo", {"tables": mixed_block(MIXED)})
-        temporary.write_text(fill_readme(text, "fit_curve", {"tables": curve_block(CURVES)}), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return target
 
 

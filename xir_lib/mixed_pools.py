@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from xir_lib import evaluation, fitting, metrics, parts, retrieval
@@ -38,6 +39,18 @@ Scores = Callable[[retrieval.IntArray, retrieval.IntArray, retrieval.IntArray], 
 POOLS = {"monolingual": "alone", "multilingual": "mixed"}  # by setting of the mixed pool
 
 
+class Plan(NamedTuple):
+    """What `plan` made ready: the task, the foreign passages, both in one task, the rivals, and the rows of every pool."""
+
+    task: RetrievalTask
+    foreign: pa.Table
+    union: RetrievalTask
+    rivals: list[Rival]
+    fit_on: Sequence[RetrievalTask]
+    size: int
+    rows: dict[tuple[float, int], NDArray[np.int64]]  # by share and draw, into the passages of `union`
+
+
 class Pools(NamedTuple):
     """What `read` found: a row per (model, rival, share, draw, pool, topic, measure), and one per passage language."""
 
@@ -45,72 +58,84 @@ class Pools(NamedTuple):
     intruders: pd.DataFrame
 
 
-def measure(
-    encoder: evaluation.Encoder,
+def plan(
     task: RetrievalTask,
     foreign: pa.Table,
-    out: Path,
     *,
     rivals: Sequence[str] = ("none",),
     fit_on: Sequence[RetrievalTask] = (),
     shares: Sequence[float] = SHARES,
     size: int = SIZE,
     draws: int = DRAWS,
-) -> dict[str, Any]:
-    """Rank the task's queries in every mixed pool and write `mixed.json`, `topics.parquet`, `intruders.csv` and examples.
+) -> Plan:
+    """Choose the passages of every pool, and refuse what cannot be measured, before anything is encoded.
 
     Args:
-        encoder: gives the vectors; BM25 takes at most its tokenizer.
-        task: of one language.
+        task: queries and passages of one language.
         foreign: passages in other languages, see `robustness.mixed_rows`.
-        out: the folder of the files.
         rivals: names of `rivals.parse_rival`. Means are the `corpus` fit: of passages from the task's and the foreign
             passages, each language by itself, of queries from `fit_on`.
         fit_on: tasks that have queries in the task's language.
         shares: of the places that judged passages leave.
         size: passages in every pool.
         draws: pools per share; the same for all models.
-
-    `examples.csv` lists foreign passages in the first ten of the first rival at the largest share: query, rank, passage and
-    its language, so that somebody can see whether they answer the query; `examples.md` has their texts, which are
-    others' and not for committing. Returns what `mixed.json` holds.
     """
-    if len(task.languages) != 1:
-        raise InputError(f"{task.name} has passages in {', '.join(task.languages)}; mixed pools need a task of one language")
+    asked = task.queries["lang"].unique().to_pylist()
+    if len(task.languages) != 1 or asked != task.languages:
+        raise InputError(
+            f"{task.name} has queries in {', '.join(asked)} and passages in {', '.join(task.languages)}; "
+            "mixed pools need a task of one language"
+        )
+    if task.queries.num_rows < 2:
+        raise InputError(f"{task.name} has one query; an interval needs at least 2, better 20")
     if not shares or draws < 1:
         raise InputError(f"mixed pools need a share and a draw at least, got {list(shares)} and {draws} draws")
     union = RetrievalTask(f"{task.name}+foreign", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels)
     chosen = [parse_rival(name) for name in rivals]
     for rival in chosen:
         evaluation.check_rival(union, rival, "corpus", fit_on)
-    shares = sorted(set(shares))
-    rows_of = {(s, d): mixed_rows(task, foreign, s, size, draw=d) for s in shares for d in range(draws)}
-    out = Path(out)
+    rows = {(s, d): mixed_rows(task, foreign, s, size, draw=d) for s in sorted(set(shares)) for d in range(draws)}
+    return Plan(task, foreign, union, chosen, fit_on, size, rows)
+
+
+def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, Any]:
+    """Rank the queries in every pool of a plan and write `mixed.json`, `topics.parquet`, `intruders.csv` and examples.
+
+    `encoder` gives the vectors; BM25 takes at most its tokenizer. `examples.csv` lists foreign passages in the first ten of
+    the first rival at the largest share: query, rank, passage and its language, so that somebody can see whether they answer
+    the query; `examples.md` has their texts, which are others' and not for committing. Returns what `mixed.json` holds.
+    """
+    out, task, union = Path(out), planned.task, planned.union
+    if below := [path for path in out.rglob("mixed.json") if path.parent != out]:
+        raise InputError(f"{out} holds pools of its own in {below[0].parent}; name another folder")
     (out / "mixed.json").unlink(missing_ok=True)
-    vectors = None if all(rival.lexical for rival in chosen) else encoder.encode_task(union)
-    topics, languages, fits = [], [], {}
+    vectors = None if all(rival.lexical for rival in planned.rivals) else encoder.encode_task(union)
+    topics, languages, keys = [], [], {}
     examples: list[dict[str, Any]] = []
-    with tqdm(total=len(chosen) * len(rows_of), desc="mixed pools", unit="pool") as bar:
-        for rival in chosen:
-            scores, fits[rival.name] = _scores(encoder, union, vectors, rival, fit_on)
-            for (share, draw), rows in rows_of.items():
-                pool = mixed_pool(task, foreign, share, size, draw=draw)
-                values, counts, best = _rank(pool, rows, scores)
+    with tqdm(total=len(planned.rivals) * len(planned.rows), desc="mixed pools", unit="pool") as bar:
+        for rival in planned.rivals:
+            scores, fitted = _scores(encoder, union, vectors, rival, planned.fit_on)
+            keys[rival.name] = {"fit": fitted, **evaluation.rival_key(encoder, rival)}
+            for (share, draw), rows in planned.rows.items():
+                pool = mixed_pool(union, rows, f"{task.name}-pool{planned.size}-foreign{share:g}-draw{draw}")
+                wanted = rival is planned.rivals[0] and (share, draw) == (max(planned.rows)[0], 0)
+                values, counts, best = _rank(pool, rows, scores, top_too=wanted)
                 key: dict[str, Any] = {"rival": rival.name, "share": share, "draw": draw}
                 topics.append(values.assign(**key))
                 languages.append(counts.assign(own=counts["doc_lang"] == task.languages[0], **key))
-                if rival is chosen[0] and (share, draw) == (shares[-1], 0):
+                if best is not None:
                     examples = _examples(pool, best)
                 bar.update()
     result = {
         "task": task.name,
         "model": encoder.name,
-        "size": size,
-        "shares": shares,
-        "draws": draws,
+        "size": planned.size,
+        "shares": sorted({share for share, _ in planned.rows}),
+        "draws": len({draw for _, draw in planned.rows}),
         "judged": len(task.qrels["doc_id"].unique()),
         "passages": {str(one["values"]): one["counts"] for one in union.passages["lang"].value_counts().to_pylist()},
-        "config": {"rivals": fits, **evaluation.encoder_key(encoder), "environment": environment()},
+        "passages_sha256": _digest(union.passages),
+        "config": {"rivals": keys, **evaluation.encoder_key(encoder), "environment": environment()},
     }
     out.mkdir(parents=True, exist_ok=True)
     table = pd.concat(topics, ignore_index=True)
@@ -118,10 +143,11 @@ def measure(
         table[column] = table[column].astype("category")
     with atomic_path(out / "topics.parquet") as temporary:
         table.to_parquet(temporary, index=False, compression="brotli")
+    counted = pd.concat(languages, ignore_index=True).round({"share_of_top": 6, "pool_share": 6, "queries": 6})
     listed = pd.DataFrame(examples, columns=["query_id", "rank", "doc_id", "doc_lang"])
-    for name, table in (("intruders", pd.concat(languages, ignore_index=True)), ("examples", listed)):
+    for name, table in (("intruders", counted), ("examples", listed)):
         with atomic_path(out / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+            table.to_csv(temporary, index=False)
     with atomic_path(out / "examples.md") as temporary:
         lines = (f"1. **{one['query']}** rank {one['rank']}, {one['doc_lang']}: {one['passage']}\n" for one in examples)
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -136,7 +162,7 @@ def read(folder: Path) -> Pools:
     for path in sorted(file.parent for file in folder.rglob("mixed.json")):
         model = folder.name if path == folder else path.relative_to(folder).as_posix()
         told = json.loads((path / "mixed.json").read_text(encoding="utf-8"))
-        keys[model] = {name: told[name] for name in ("task", "size", "shares", "draws", "passages")}
+        keys[model] = {name: told[name] for name in ("task", "size", "shares", "draws", "passages_sha256")}
         topics.append(pd.read_parquet(path / "topics.parquet").astype({"share": float, "draw": int}).assign(model=model))
         found.append(pd.read_csv(path / "intruders.csv").assign(model=model))
     if not keys:
@@ -166,6 +192,8 @@ def cost_table(pools: Pools, *, n_resamples: int = 10_000) -> pd.DataFrame:
             sums = [_by_topic(one.mean(axis=1)) for one in (mixed, alone)]
             cost = compare(*sums, setting="monolingual", measure=MAIN, n_resamples=n_resamples)
             there = pools.intruders.query("model == @model and rival == @rival and share == @share")
+            if there.empty:
+                raise InputError(f"{model}, {rival}: no languages counted at share {share}; measure the pools again")
             foreign = there[~there["own"]].groupby("draw")[["share_of_top", "pool_share"]].sum()
             rows.append(
                 {
@@ -209,15 +237,14 @@ def _scores(
 
 
 def _rank(
-    pool: RetrievalTask, rows: retrieval.IntArray, scores: Scores
-) -> tuple[pd.DataFrame, pd.DataFrame, retrieval.IntArray]:
-    """Return the values per topic in the pool and in its own-language part, the languages of the first ten, and those ten."""
+    pool: RetrievalTask, rows: NDArray[np.int64], scores: Scores, *, top_too: bool
+) -> tuple[pd.DataFrame, pd.DataFrame, retrieval.IntArray | None]:
+    """Return the values per topic, in the pool and in its own-language part, the first ten's languages, perhaps those ten."""
     doc_langs = np.searchsorted(pool.languages, pool.passages["lang"].to_numpy(zero_copy_only=False))
     doc_ids = pool.passages["doc_id"].to_pylist()
-    ties = retrieval.tie_order(doc_ids)
-    scored = list(scores(rows, doc_langs, ties))
+    ties, top = retrieval.tie_order(doc_ids), min(TOP, len(doc_ids))
     judged = fitting.relevant_rows(pool)
-    top = min(TOP, len(doc_ids))
+    scored = scores(rows, doc_langs, ties)
     both = parts.ranks_of(scored, doc_langs, *judged, ties, gains=fitting.grades(pool), top=top)
     frames = []
     for (setting, name), ranks in zip(POOLS.items(), both, strict=True):
@@ -225,8 +252,15 @@ def _rank(
         table = table[table["setting"] == setting].rename(columns={"query_id": "topic"})
         frames.append(table[["topic", "measure", "value"]].astype({"topic": str, "measure": str}).assign(pool=name))
     counts = intruders(both[1], pool.languages).rename(columns={"share": "share_of_top"})
-    best, _ = parts.top_of(scored, pool.queries.num_rows, doc_ids, top)
+    best = parts.top_of(scores(rows, doc_langs, ties), pool.queries.num_rows, doc_ids, top)[0] if top_too else None
     return pd.concat(frames, ignore_index=True), counts, best
+
+
+def _digest(passages: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for name, text in zip(passages["doc_id"].to_pylist(), passages["text"].to_pylist(), strict=True):
+        digest.update(f"{name}\0{text}\0".encode())
+    return digest.hexdigest()
 
 
 def _examples(pool: RetrievalTask, best: retrieval.IntArray) -> list[dict[str, Any]]:

@@ -154,7 +154,7 @@ def _first_tables(results: Results) -> str:
     if len(beside):
         lines += [f"mAP and rank distance beside the paper's printed means (it has {CAVEAT}, and no row `none`):", ""]
         lines += [*_markdown(beside), ""]
-    lines.append(f"Every task, fix, difference and interval: [figures/{profile}](figures/{profile}/README.md).")
+    lines.append(f"Every task and free fix, and the family's intervals: [figures/{profile}](figures/{profile}/README.md).")
     return "\n".join(lines)
 
 
@@ -190,8 +190,13 @@ def miracl_block(folder: Path) -> str:
 
 
 def mixed_block(folder: Path) -> str:
-    """Return the README's part on mixed pools, as Markdown; `folder` is what `mixed_pools.read` takes."""
-    return "\n".join(_markdown(mixed_pools.cost_table(mixed_pools.read(folder))))
+    """Return the README's part on mixed pools at the largest foreign share, as Markdown; `folder` is for `mixed_pools.read`."""
+    table = mixed_pools.cost_table(mixed_pools.read(folder))
+    most = table[table["share"] == table["share"].max()]
+    numbers = zip(most["foreign cost"], most["low"], most["high"], strict=True)
+    cost = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in numbers]
+    columns = ["model", "rival", "share", "mixed", "alone", "foreign cost", "own cost", "intruders", "pool share"]
+    return "\n".join(_markdown(most.assign(**{"foreign cost": cost})[columns]))
 
 
 def curve_block(folder: Path) -> str:

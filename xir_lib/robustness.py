@@ -178,15 +178,13 @@ def mixed_rows(task: RetrievalTask, foreign: pa.Table, share: float, size: int, 
     return np.sort(np.concatenate([np.flatnonzero(judged), own[: places_left - n_foreign], task.passages.num_rows + chosen]))
 
 
-def mixed_pool(task: RetrievalTask, foreign: pa.Table, share: float, size: int, *, draw: int) -> RetrievalTask:
-    """Return the task with the pool of `mixed_rows`, its passages in that order; the name says size, share and draw.
+def mixed_pool(union: RetrievalTask, rows: NDArray[np.int64], name: str) -> RetrievalTask:
+    """Return a task whose pool are the `rows` of `mixed_rows`, in that order, of a task that has all passages.
 
     Scored by `metrics.score_settings`, its setting `multilingual` is the mixed pool and `monolingual` the control, the same
     own-language passages without the foreign ones.
     """
-    rows = mixed_rows(task, foreign, share, size, draw=draw)
-    passages = pa.concat_tables([task.passages, foreign]).take(rows)
-    return RetrievalTask(f"{task.name}-pool{size}-foreign{share:g}-draw{draw}", task.queries, passages, task.qrels)
+    return RetrievalTask(name, union.queries, union.passages.take(rows), union.qrels)
 
 
 def intruders(ranks: RelevantRanks, languages: Sequence[str]) -> pd.DataFrame:

@@ -130,15 +130,16 @@ def against_none(results: Results) -> pd.DataFrame:
 
 
 def decision_table(results: Results) -> pd.DataFrame:
-    """Return what a user can do about an encoder, and what it does: every free fix, every strategy, and both.
+    """Return what a user can do about an encoder, and what it does: every free fix, every strategy, and that with the last fix.
 
     Columns: repair, `language known of` (which texts, when searching), minutes (of training, mean over seeds, on the machine of
     the runs), then per task the difference in mAP from the encoder as it is: `TASK multi`, and with its 95 % interval `TASK
-    mono`. A merge changes no pool of one language.
+    mono`. A merge changes no pool of one language, so what stands there is of the rival before the merge, nothing if the
+    profile lacks it. BM25 is no repair.
     """
     tasks = [evaluation.task for evaluation in results.study.evaluations]
     minutes = pd.DataFrame([{"strategy": run["settings"]["strategy"], "minutes": run["seconds"] / 60} for run in results.runs])
-    fixes = [rival for rival in results.study.rivals if rival != "none"]
+    fixes = [rival for rival in results.study.rivals if rival != "none" and not parse_rival(rival).lexical]
     repairs = [("none", fix) for fix in fixes] + [(strategy, "none") for strategy in results.study.strategies]
     repairs += [(strategy, fixes[-1]) for strategy in results.study.strategies if fixes]
     table = scores(results).query("setting == 'multilingual' and measure == 'mAP'")
@@ -164,8 +165,10 @@ def _change(results: Results, task: str, strategy: str, rival: str) -> str:
     """Return the difference in monolingual mAP from the encoder as it is, with its interval."""
     if (strategy, rival) == ("none", "none"):
         return "0"
+    if rival not in results.study.rivals:
+        return ""
     sums = [group_sums(results, task, *name) for name in ((strategy, rival), ("none", "none"))]
-    n, seed = min(results.study.resamples, 1000), results.study.report_seed
+    n, seed = results.study.resamples, results.study.report_seed
     return _interval(compare(*sums, setting="monolingual", measure="mAP", n_resamples=n, seed=seed)).replace("0.", ".")
 
 

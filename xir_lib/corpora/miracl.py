@@ -91,8 +91,9 @@ def hard_file(lang: str, kind: str) -> str:
 
 
 def load_hard_task(lang: str, *, folder: Path | None = None) -> RetrievalTask:
-    """Return a language's topics with the pool of hard negatives, named `miracl-LANG-hard`; ids are those of `load_task`.
+    """Return the topics that mteb kept of a language, with the pool of hard negatives, as `miracl-LANG-hard`.
 
+    Ids are those of `load_task`.
     `folder` is by default `miracl-LANG-hard` in the data folder. Refused, with file and row: a missing column, an empty id or
     text, an id or a judgement that occurs twice, a relevance other than 0 and 1.
     """
@@ -139,8 +140,11 @@ def _rows(path: Path, kind: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
                 for row in batch.to_pylist():
                     number += 1
                     values = tuple(row[name] for name in columns)
-                    if not all(isinstance(value, str) for value in values[:2]):
-                        raise InputError(f"{path}, row {number}: {values[:2]!r} are no texts; get the pool again")
+                    texts = values[:2] if kind == "qrels" else values
+                    if not all(isinstance(value, str) for value in texts) or not values[0]:
+                        raise InputError(
+                            f"{path}, row {number}: {texts!r} are no texts, or the id is empty; get the pool again"
+                        )
                     yield f"{path}, row {number}", values
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is no complete Parquet file ({str(error).splitlines()[0]}); get the pool again") from error
