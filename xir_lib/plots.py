@@ -46,7 +46,7 @@ def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
     figure, axes = plt.subplots(
         len(tasks),
         4,
-        figsize=(12.5, 0.6 + (lines + 1.0) * len(tasks)),
+        figsize=(12.5, 0.6 + (lines + 1.2) * len(tasks)),
         squeeze=False,
         width_ratios=[1, 1, 1.25, 1.25],
     )
@@ -56,7 +56,7 @@ def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
             part = scores[(scores["task"] == task) & (scores["setting"] == setting)]
             shown = [rival for rival in rivals if setting == "multilingual" or not merges(rival)]
             _strategy_lines(axis, part.set_index(["strategy", "rival"])["value"], names, shown)
-            axis.set_title(f"{task}, {setting}", fontsize=11)
+            axis.set_title(f"{task}\n{setting}", fontsize=11)
             axis.set_yticklabels(names if axis is row[0] else [])
         _differences(row[3], family[(family["task"] == task) & (family["measure"] == "mAP")])
     handles = [plt.Line2D([], [], ls="", color="#333333", **_rival_style(rival, "#333333")) for rival in rivals]
@@ -110,7 +110,7 @@ def _differences(axis: "Axes", table: pd.DataFrame) -> None:
         ylim=(2.6, -0.6),
         yticks=range(3),
     )
-    axis.set_title(f"{table['task'].iloc[0]}, hybrid minus pure", fontsize=11)
+    axis.set_title(f"{table['task'].iloc[0]}\nhybrid minus pure", fontsize=11)
     axis.set_yticklabels(SETTINGS)
     axis.yaxis.tick_right()
     axis.locator_params(axis="x", nbins=5)
