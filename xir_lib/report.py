@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from xir_lib import miracl_tables, mixed_pools
+from xir_lib import low_resource, miracl_tables, mixed_pools
 from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
@@ -125,8 +125,8 @@ def provenance(results: Results) -> str:
 
 
 def readme_blocks(results: Results, text: str) -> dict[str, str]:
-    """Return the parts of a profile that the README, `text`, has marks for: `findings`, `tables`, `repairs`, as Markdown."""
-    parts = {"findings": _findings_block, "tables": _first_tables, "repairs": _repairs_block}
+    """Return the parts of a profile that the README, `text`, has marks for: `findings`, `tables`, ..., as Markdown."""
+    parts = {"findings": _findings_block, "tables": _first_tables, "repairs": _repairs_block, "pairs": _pairs_block}
     wanted = re.findall(rf"<!-- {re.escape(results.study.profile)} (\w+) -->", text)
     return {name: part(results) for name, part in parts.items() if name in wanted}
 
@@ -137,6 +137,18 @@ def _findings_block(results: Results) -> str:
 
 def _repairs_block(results: Results) -> str:
     return "\n".join(_markdown(decision_table(results)))
+
+
+def _pairs_block(results: Results) -> str:
+    """Say what the hybrid does to pairs of languages on the first task, with a table of how robust they are."""
+    task = results.study.evaluations[0].task
+    answer = low_resource.answers(results, {task: low_resource.pair_comparisons(results, task)})[0]
+    table = low_resource.keep_table(results, task)
+    table = table[(table["strategy"] == "none") | (table["free fix"] == "none")]
+    numbers = zip(table["keep"], table["low"], table["high"], strict=True)
+    table = table.assign(keep=[f"{keep:.2f} [{low:.2f}, {high:.2f}]" for keep, low, high in numbers])
+    columns = ["strategy", "free fix", "mAP alone", "mAP among", "keep", "p10", "worst pair", "its keep"]
+    return "\n".join([answer, "", *_markdown(table[columns])])
 
 
 def _first_tables(results: Results) -> str:
