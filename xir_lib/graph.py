@@ -11,8 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from xir_lib import mixed_pools
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
+from xir_lib.plots import mixed_figure, save_figure
 from xir_lib.report import curve_block, fill_readme, miracl_block, mixed_block, profile_page, readme_blocks
 from xir_lib.study import Mixture, load_results, load_study, load_training
 
@@ -59,7 +61,10 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
 
 
 def publish(params: Path, *, build: Path | None = None) -> Path:
-    """Copy results and figures of a finished profile into `figures/PROFILE`, and its numbers into the README's blocks."""
+    """Copy results and figures of a finished profile into `figures/PROFILE`, and its numbers into the README's blocks.
+
+    The README's blocks on MIRACL Yoruba and the curve, and the figure of the mixed pools, are made anew as well.
+    """
     study = load_study(params)
     build = build or REPO / "build" / study.profile
     require(build / "report" / "index.html", f"run `xir study --params {params}` first")
@@ -70,6 +75,9 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     for name, block in {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block}.items():
         text = fill_readme(text, name.name, {"tables": block(name)}) if name.exists() else text
     page = profile_page(results)
+    if MIXED.exists():
+        table = mixed_pools.cost_table(mixed_pools.read(MIXED))
+        save_figure(mixed_figure(table), table, MIXED, "mixed_pools")
     with atomic_path(target) as temporary:
         shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
