@@ -20,7 +20,7 @@ from toy import IDS, LANGS, toy_task
 from xir_lib import encoders, evaluation
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
-from xir_lib.evaluation import Encoder, evaluate, fit_curve
+from xir_lib.evaluation import Encoder, evaluate, fit_curve, tokens_per_word
 from xir_lib.fitting import remove_language
 from xir_lib.rivals import LEXICAL
 
@@ -135,6 +135,23 @@ def test_files_follow_the_contract(encoder: Encoder, tmp_path: Path) -> None:
         run = pytrec_eval.parse_run(file)
     assert len(run) == 60
     assert {len(docs) for docs in run.values()} == {5}
+
+
+def test_tokens_per_word_by_the_tokenizer_itself(encoder: Encoder) -> None:
+    task = toy_task()
+    texts = task.passages["text"].to_pylist()
+    texts[0] = "a b" + "c" * 40  # in xx
+    long = [
+        text.replace(" ", "") * 5 if lang == "zz" else text
+        for text, lang in zip(texts, task.passages["lang"].to_pylist(), strict=True)
+    ]
+    changed = task.passages.set_column(2, "text", pa.array(long))
+    found = tokens_per_word(encoder, RetrievalTask("toy", task.queries, changed, task.qrels))
+    assert found["zz"] is None  # one "word" of 20 letters and more a passage
+    for lang in ("xx", "yy"):
+        own = [text for text, one in zip(long, task.passages["lang"].to_pylist(), strict=True) if one == lang]
+        pieces = [piece for text in own for piece in encoder.model.tokenizer.tokenize(text)]
+        assert found[lang] == pytest.approx(len(pieces) / sum(text.count(" ") + 1 for text in own))
 
 
 def test_embeddings_are_reused_and_numbers_repeat(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,8 +198,25 @@ def test_directions_of_the_committed_results_are_plain_means_of_their_sums() -> 
 def test_predictors_by_hand() -> None:
     table = low_resource.pair_predictors(results_of(LEVELS), "atlas-qa").set_index(["query_lang", "pool"])
     assert len(table) == 12
-    assert table.loc[("en", "sw"), list(PREDICTORS)].to_list() == pytest.approx([0.5, 2, 1])
-    assert table.loc[("te", "yo"), list(PREDICTORS)].to_list() == pytest.approx([0.5, 1, 0])
+    assert list(table.columns) == list(PREDICTORS[:3])  # nobody counted tokens
+    assert table.loc[("en", "sw")].to_list() == pytest.approx([0.5, 2, 1])
+    assert table.loc[("te", "yo")].to_list() == pytest.approx([0.5, 1, 0])
+
+
+def test_tokens_per_word_are_a_predictor_where_every_language_has_words() -> None:
+    plain = {"run": "none", "strategy": "none", "task": "atlas-qa", "rival": "none"}
+    results = results_of(LEVELS)
+    for counted, there in (
+        ({"en": 1.0, "sw": 2.0, "te": 4.0, "yo": 3.0}, True),
+        ({"en": 1.0, "sw": 2.0, "te": None, "yo": 3.0}, False),
+    ):
+        known = results._replace(evaluations=[{**plain, "tokens_per_word": counted}, *results.evaluations])
+        table = low_resource.pair_predictors(known, "atlas-qa").set_index(["query_lang", "pool"])
+        assert ("tokens per word" in table) == there
+        names = set(low_resource.predictor_table(known, "atlas-qa")["predictor"])
+        assert names == set(PREDICTORS if there else PREDICTORS[:3])
+        if there:
+            assert table.loc[("en", "te"), "tokens per word"] == table.loc[("te", "en"), "tokens per word"] == 2.5
 
 
 def off_diagonal(matrix: np.ndarray) -> np.ndarray:

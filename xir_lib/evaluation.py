@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TOP = 10  # first places whose languages are counted (language share)
 DRAWS = 5  # samples of the same size in a curve
+COUNTED, LONG_WORD = 500, 15  # passages per language whose words are counted; characters of a mean word
 CACHED_TEXTS = 4096  # in one file of the cache: what a killed run encodes again
 
 
@@ -184,6 +185,7 @@ def evaluate(
         "bias": bias.bias_card(together, queries, task.languages),
         **_robustness(apart, together, queries, task.languages),
         "counts": {"queries": task.queries.num_rows, "passages": task.passages.num_rows, "languages": task.languages},
+        **({"tokens_per_word": tokens_per_word(encoder, task)} if rival == "none" else {}),
         "config": {
             "rival": rival,
             "rival_fit": fitted,
@@ -206,6 +208,22 @@ def evaluate(
         write_trec_qrels(out / "qrels.trec", task)
     write_json(out / "metrics.json", result)  # last: its presence says that the evaluation is complete
     return result
+
+
+def tokens_per_word(encoder: Encoder, task: RetrievalTask) -> dict[str, float | None]:
+    """Return per passage language how many pieces the model's tokenizer cuts a word into, over the first `COUNTED` passages.
+
+    Words are what white space separates, and None stands where that makes words of more than `LONG_WORD` characters, as in
+    Thai or Chinese. Many pieces per word are what a vocabulary gives a language that it was hardly trained on.
+    """
+    found: dict[str, float | None] = {}
+    langs = task.passages["lang"].to_numpy(zero_copy_only=False)
+    for lang in task.languages:
+        texts = task.passages["text"].take(np.flatnonzero(langs == lang)[:COUNTED]).to_pylist()
+        words, characters = sum(len(text.split()) for text in texts), sum(len("".join(text.split())) for text in texts)
+        pieces = sum(map(len, bm25.pieces(encoder.model, texts)))
+        found[lang] = pieces / words if words and characters <= LONG_WORD * words else None
+    return found
 
 
 def fit_curve(

@@ -4,7 +4,7 @@ The question is the project's own: arXiv 2408.10536 stops at monolingual MIRACL 
 results, as in `tables`; what `robustness` measured is read there, and results that lack it give empty tables. The line between
 languages is drawn by XLM-R's pre-training list, as mE5 and the paper's first encoder descend from XLM-R: a published line and
 a coarse one, with Swahili, Telugu and Amharic inside it. Which pairs gain, and what goes with that, is exploratory. Knows no
-texts and no model, so that tokens per word, which would need both, are no predictor here.
+texts and no model: tokens per word come from the evaluation of `none`, and are no predictor where it did not count them.
 """
 
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ XLM_R = frozenset(_CC100.split())
 DIRECTIONS = ("English -> X", "X -> English", "X -> Y")
 PURE = ("x-x-mono", "x-y")
 ALL_PAIRS, OUTSIDE = "all pairs", "outside XLM-R's list"
-PREDICTORS = ("off-the-shelf mAP", "languages in XLM-R's list", "same script")
+PREDICTORS = ("off-the-shelf mAP", "languages in XLM-R's list", "same script", "tokens per word")
 EXACT = 8  # languages up to which all relabellings are tried: 8! = 40,320
 RELABELLINGS = 9_999
 
@@ -165,7 +165,8 @@ def pair_predictors(results: Results, task: str) -> pd.DataFrame:
     """Return per pair of two different languages what might go with a gain: query_lang, pool and the `PREDICTORS`.
 
     Off-the-shelf mAP is that of the pair in the pool of one language; of the two languages 0, 1 or 2 are in `XLM_R`; the
-    script is the likely one of CLDR, and a code that CLDR lacks has a script of its own.
+    script is the likely one of CLDR, and a code that CLDR lacks has a script of its own. Tokens per word are the mean of the
+    two languages', a column only where the evaluation of `none` counted them and every language has words.
     """
     from babel.core import get_global
 
@@ -179,6 +180,10 @@ def pair_predictors(results: Results, task: str) -> pd.DataFrame:
         table[column].map(lambda lang: likely.get(lang, f"{lang}_{lang}").split("_")[1]) for column in ("query_lang", "pool")
     )
     table[PREDICTORS[2]] = (asked == pool).astype(int)
+    counted: dict[str, float | None] = next((e.get("tokens_per_word", {}) for e in _plain(results, task)), {})
+    tokens = [table[column].map(counted).astype(float) for column in ("query_lang", "pool")]
+    if tokens[0].notna().all() and tokens[1].notna().all():
+        table[PREDICTORS[3]] = (tokens[0] + tokens[1]) / 2
     return table
 
 
@@ -225,7 +230,7 @@ def predictor_table(results: Results, task: str) -> pd.DataFrame:
     rows = []
     for over in _others(results):
         gain = _matrix(gains_by_pair(results, task, over), "gain", languages)
-        for name in PREDICTORS[1:] if over == "none" else PREDICTORS:
+        for name in known.columns.drop(["query_lang", "pool"]).drop([PREDICTORS[0]] if over == "none" else []):
             rho, p = label_permutation(gain, _matrix(known, name, languages), seed=results.study.report_seed)
             rows.append({"over": over, "predictor": name, "rho": rho, "p": p})
     table = pd.DataFrame(rows)
@@ -370,6 +375,10 @@ def gain_figure(results: Results, task: str) -> tuple["Figure", pd.DataFrame]:
 def _measured(results: Results, task: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return the evaluations of a task with their `robustness`; earlier ones lack it, and of one language it is refused."""
     return [(e, e["robustness"]) for e in results.evaluations if e["task"] == task and e.get("robustness", {}).get("cells")]
+
+
+def _plain(results: Results, task: str) -> list[dict[str, Any]]:
+    return [e for e in results.evaluations if e["task"] == task and e["run"] == "none" and e["rival"] == "none"]
 
 
 def _strategies(results: Results) -> list[str]:
