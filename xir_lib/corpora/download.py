@@ -164,7 +164,7 @@ _MIRACL_YO = {
 _MIRACL_REVISIONS = {
     "miracl-corpus": "d921ec7e349ce0d28daf30b2da9da5ee698bef0d",  # all 18 languages
     "miracl": "c83d354623fc0b7172e664ade0404df78624abe3",  # in which the Yoruba judgements were mended
-    "hard": "332a9acb49f5e83d5397683f79d23e588f685916",  # the revision that mteb itself pins was not to be had any more
+    "hard": "332a9acb49f5e83d5397683f79d23e588f685916",  # the head of October 2026, as other projects record it
 }
 
 
