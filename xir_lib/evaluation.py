@@ -380,8 +380,8 @@ def tokens(encoder: Encoder, task: RetrievalTask, rival: Rival) -> tuple[list[li
     queries, passages = task.queries["text"].to_pylist(), task.passages["text"].to_pylist()
     if rival.lexical == "bm25-pieces":
         return bm25.pieces(encoder.model, queries), bm25.pieces(encoder.model, passages)
-    tokens = bm25.TOKENIZERS[rival.name]
-    return [tokens(text) for text in queries], [tokens(text) for text in passages]
+    cut = bm25.TOKENIZERS[rival.name]
+    return [cut(text) for text in queries], [cut(text) for text in passages]
 
 
 def _score(

@@ -183,7 +183,7 @@ def profile_page(results: Results) -> str:
     ]
     lines += ["", *_markdown(primary_family(results)[FAMILY]), "", "## What each repair does", ""]
     lines += [
-        "Differences in mAP from the encoder as it is, 95 % intervals over groups:",
+        "Differences in mAP from the encoder as it is; the monolingual ones with 95 % intervals over groups:",
         "",
         *_markdown(decision_table(results)),
     ]
