@@ -135,12 +135,24 @@ rule evaluate:
         "{params.command}"
 
 
+rule overlap:
+    input:
+        BUILD / "data" / "train.arrow",
+        expand(BUILD / "data" / "tasks" / "{task}", task=list(TASKS)),
+    output:
+        BUILD / "data" / "overlap.json",
+    params:
+        code=code_digest("overlap.py"),
+    shell:
+        "{PYTHON:q} -m xir_lib step overlap --params {PARAMS:q} --build {BUILD:q}"
+
+
 rule collect:
     input:
         expand(BUILD / "evaluations" / "{run}" / "{task}" / "metrics.json", run=STUDY.runs, task=list(TASKS)),
-        BUILD / "data" / "summary.json",
+        BUILD / "data" / "overlap.json",
     output:
-        expand(BUILD / "results" / "{name}", name=["study.json", "runs.json", "evaluations.json", "group_sums.parquet"]),
+        expand(BUILD / "results" / "{name}", name=["study.json", "runs.json", "evaluations.json", "overlap.json", "group_sums.parquet"]),
     params:
         study=json.dumps(STUDY.model_dump(), sort_keys=True),
         code=code_digest("study.py"),

@@ -43,7 +43,7 @@ def results_of(
     demo = yaml.safe_load((REPO / "params" / "demo.yaml").read_text())
     trained = [name for name in levels if name != "none"]
     study = Study(**demo | {"strategies": trained or ["x-y"], "rivals": ["none"], "resamples": 200, "untrained": False})
-    return Results(study, [], evaluations, pd.DataFrame(rows))
+    return Results(study, [], evaluations, pd.DataFrame(rows), {})
 
 
 def level(of: Any) -> Cells:

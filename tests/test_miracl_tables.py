@@ -79,14 +79,14 @@ def test_the_committed_topics_give_the_committed_means() -> None:
             assert row[measure] == pytest.approx(metrics["settings"]["monolingual"][measure], abs=1e-9)
 
 
-def test_the_readme_s_numbers_are_those_of_the_committed_topics() -> None:
-    text = (REPO / "README.md").read_text(encoding="utf-8")
+def test_the_page_s_numbers_are_those_of_the_committed_topics() -> None:
+    text = (COMMITTED / "README.md").read_text(encoding="utf-8")
     assert fill_readme(text, "miracl-yo", {"tables": miracl_block(COMMITTED)}) == text
     assert fill_readme(text, "miracl-yo", {"tables": "other"}) != text
 
 
-def test_the_readme_s_curve_is_that_of_the_committed_files() -> None:
-    text = (REPO / "README.md").read_text(encoding="utf-8")
+def test_the_page_s_curve_is_that_of_the_committed_files() -> None:
+    text = (REPO / "figures" / "fit_curve" / "README.md").read_text(encoding="utf-8")
     block = curve_block(REPO / "figures" / "fit_curve")
     assert fill_readme(text, "fit_curve", {"tables": block}) == text != fill_readme(text, "fit_curve", {"tables": "other"})
     row = pd.read_csv(REPO / "figures" / "fit_curve" / "xquad-r" / "fit_curve.csv")

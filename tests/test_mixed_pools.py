@@ -205,7 +205,7 @@ def test_examples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(pd.read_csv(tmp_path / "none" / "examples.csv")) == 7
 
 
-def test_the_committed_pools_are_whole_and_the_readme_tells_them(tmp_path: Path) -> None:
+def test_the_committed_pools_are_whole_and_the_page_tells_them(tmp_path: Path) -> None:
     pools = read(COMMITTED)
     told = json.loads((COMMITTED / "none" / "mixed.json").read_text(encoding="utf-8"))
     assert (told["task"], told["size"], told["draws"]) == ("miracl-yo", 20_000, 5)
@@ -222,6 +222,10 @@ def test_the_committed_pools_are_whole_and_the_readme_tells_them(tmp_path: Path)
     save_table(table, tmp_path, "mixed_pools")
     assert (tmp_path / "mixed_pools.csv").read_text() == (COMMITTED / "mixed_pools.csv").read_text()
     assert (table["alone"] >= table["mixed"] - 1e-9)[table["rival"] == "none"].all()
-    text = (REPO / "README.md").read_text(encoding="utf-8")
-    assert fill_readme(text, "mixed-yo", {"tables": mixed_block(COMMITTED)}) == text
-    assert not list(COMMITTED.rglob("*.md"))  # others' texts stay out
+    text = (COMMITTED / "README.md").read_text(encoding="utf-8")
+    assert (
+        fill_readme(text, "mixed-yo", {"tables": mixed_block(COMMITTED)})
+        == text
+        != fill_readme(text, "mixed-yo", {"tables": ""})
+    )
+    assert list(COMMITTED.rglob("*.md")) == [COMMITTED / "README.md"]  # others' texts stay out

@@ -29,7 +29,7 @@ def toy(langs: tuple[str, ...] = ("ar", "de"), task: str = "xquad-r") -> Results
     sums = pd.DataFrame(rows).assign(strategy="none", run="none", task=task, rival="none", group="g", measure="mAP")
     values: dict[str, Any] = yaml.safe_load((REPO / "params" / "small.yaml").read_text())
     study = Study(**values | {"evaluations": [{"task": task, "fit_on": ["atlas-qa-dev"]}]})
-    return Results(study, [], [], sums.assign(total=sums["value"] * sums["n"]))
+    return Results(study, [], [], sums.assign(total=sums["value"] * sums["n"]), {})
 
 
 def test_the_paper_s_means_are_those_of_its_rows_but_for_one() -> None:

@@ -386,21 +386,23 @@ def notebooks(folder: Annotated[Path, typer.Argument(help="The folder of the not
 
 @app.command(hidden=True)
 def step(
-    name: Annotated[str, typer.Argument(help="collect or report.")],
+    name: Annotated[str, typer.Argument(help="overlap, collect or report.")],
     params: Params,
     build: Annotated[Path, typer.Option(help="The profile's build folder.")],
 ) -> None:
     """Run one step of the Snakefile that has no notebook."""
     from xir_lib import report
-    from xir_lib.study import collect, load_study
+    from xir_lib.study import collect, load_study, search_overlap
 
     profile = load_study(params)
-    if name == "collect":
+    if name == "overlap":
+        search_overlap(profile, build / "data")
+    elif name == "collect":
         collect(profile, build, build / "results")
     elif name == "report":
         report.write_report(profile, build)
     else:
-        raise InputError(f"unknown step {name!r}; use collect or report")
+        raise InputError(f"unknown step {name!r}; use overlap, collect or report")
 
 
 def _short(value: float) -> str:

@@ -63,7 +63,7 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
 def publish(params: Path, *, build: Path | None = None) -> Path:
     """Copy results and figures of a finished profile into `figures/PROFILE`, and its numbers into the README's blocks.
 
-    The README's blocks on MIRACL Yoruba and the curve, and the figure of the mixed pools, are made anew as well.
+    The tables in the pages on MIRACL Yoruba, the mixed pools and the curve are made anew as well, and the pools' figure.
     """
     study = load_study(params)
     build = build or REPO / "build" / study.profile
@@ -71,22 +71,23 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     target, readme = REPO / "figures" / study.profile, REPO / "README.md"
     results = load_results(build / "results")
     text = readme.read_text(encoding="utf-8")
-    text = fill_readme(text, study.profile, readme_blocks(results, text))
-    for name, block in {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block}.items():
-        text = fill_readme(text, name.name, {"tables": block(name)}) if name.exists() else text
-    page = profile_page(results)
+    pages = {readme: fill_readme(text, study.profile, readme_blocks(results, text))}
+    for folder, block in {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block}.items():
+        if (page := folder / "README.md").exists():
+            pages[page] = fill_readme(page.read_text(encoding="utf-8"), folder.name, {"tables": block(folder)})
     if MIXED.exists():
         table = mixed_pools.cost_table(mixed_pools.read(MIXED))
         save_figure(mixed_figure(table), table, MIXED, "mixed_pools")
     with atomic_path(target) as temporary:
         shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
-        (temporary / "README.md").write_text(page, encoding="utf-8")
+        (temporary / "README.md").write_text(profile_page(results), encoding="utf-8")
         for measured in target.glob("*.txt"):  # what was measured by hand, such as the cost of a run
             shutil.copy(measured, temporary)
         shutil.rmtree(target, ignore_errors=True)
-    with atomic_path(readme) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    for page, text in pages.items():
+        with atomic_path(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return target
 
 

@@ -24,6 +24,7 @@ from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.metrics import CELL, SETTINGS
+from xir_lib.overlap import overlap
 from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
@@ -172,12 +173,13 @@ class Study(_Strict):
 
 
 class Results(NamedTuple):
-    """What `collect` gathered: one record per model, one per evaluation, and the sums per group."""
+    """What `collect` gathered: one record per model, one per evaluation, the sums per group, and `overlap.overlap` per task."""
 
     study: Study
     runs: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     group_sums: pd.DataFrame
+    overlap: dict[str, dict[str, int]]
 
 
 def load_study(path: Path) -> Study:
@@ -396,6 +398,14 @@ def prepare(study: Study, folder: Path) -> dict[str, Any]:
     return summary
 
 
+def search_overlap(study: Study, folder: Path) -> None:
+    """Write `overlap.json` into the folder of `prepare`: for every task, how near its texts are to those trained on."""
+    folder = Path(folder)
+    train = PairTable.load(require(folder / "train.arrow", "run the data step first"))
+    tasks = {evaluation.task: RetrievalTask.load(folder / "tasks" / evaluation.task) for evaluation in study.evaluations}
+    write_json(folder / "overlap.json", {name: overlap(train, task) for name, task in tasks.items()})
+
+
 def evaluation_folders(study: Study, build: Path) -> dict[tuple[str, str, str], Path]:
     """Return the folder of each (run, task, rival); a rival's lies inside that of the plain evaluation."""
     return {
@@ -407,7 +417,7 @@ def evaluation_folders(study: Study, build: Path) -> dict[tuple[str, str, str], 
 
 
 def collect(study: Study, build: Path, out: Path) -> None:
-    """Gather the results of all runs into `study.json`, `runs.json`, `evaluations.json` and `group_sums.parquet`.
+    """Gather the results of all runs into `study.json`, `runs.json`, `evaluations.json`, `overlap.json`, `group_sums.parquet`.
 
     Of the sums per group only what tables and figures are made of is kept, since the files are committed: the measures of
     `PRINTED`, of merged rankings the multilingual setting, and of measures that are never compared (`BY_GROUP`) the sum over
@@ -426,6 +436,7 @@ def collect(study: Study, build: Path, out: Path) -> None:
         by_group = found_sums["measure"].isin(BY_GROUP)
         whole = found_sums[~by_group].groupby([*CELL, "measure"], observed=True)[["n", "total"]].sum().reset_index()
         sums.append(pd.concat([found_sums[by_group], whole.assign(group="all groups")]).assign(**key))
+    near = require(build / "data" / "overlap.json", "search for overlap first")
     trained = [build / "models" / run / "run.json" for run in study.runs if run not in ("none", "untrained")]
     table = pd.concat(sums, ignore_index=True)
     for column in table.columns.difference(["n", "total"]):
@@ -435,6 +446,7 @@ def collect(study: Study, build: Path, out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         temporary.mkdir()
         write_json(temporary / "study.json", study.model_dump())
+        shutil.copy(near, temporary)
         write_json(temporary / "runs.json", [json.loads(path.read_text(encoding="utf-8")) for path in trained])
         lines = (json.dumps(one, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for one in evaluations)
         (temporary / "evaluations.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
@@ -445,6 +457,8 @@ def load_results(folder: Path) -> Results:
     """Read what `collect` wrote."""
     folder = require(Path(folder), "run `make study` first, or name a folder under figures/")
     read = {
-        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("study", "runs", "evaluations")
+        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("study", "runs", "evaluations", "overlap")
     }
-    return Results(Study(**read["study"]), read["runs"], read["evaluations"], pd.read_parquet(folder / "group_sums.parquet"))
+    sums = pd.read_parquet(folder / "group_sums.parquet")
+    return Results(Study(**read["study"]), read["runs"], read["evaluations"], sums, read["overlap"])

@@ -161,6 +161,32 @@ def decision_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def advantage(results: Results) -> pd.DataFrame:
+    """Return the hybrid minus every other strategy and minus the encoder as it is, and what is left of it with the last fix.
+
+    Columns: task, `hybrid minus`, then differences with their 95 % interval: mAP in the three settings, multilingual mAP with
+    the free fix on both sides, rank distance. The last row of a task says what training adds.
+    """
+    others = [*(name for name in results.study.strategies if name != HYBRID), "none"]
+    fix = ([rival for rival in results.study.rivals if rival != "none" and not parse_rival(rival).lexical] or ["none"])[-1]
+    rows = []
+    plain = comparisons(results, [(HYBRID, "none", other, "none") for other in others])
+    fixed = comparisons(results, [(HYBRID, fix, other, fix) for other in others]) if fix != "none" else plain[:0]
+    for evaluation in results.study.evaluations:
+        for other in others:
+            row: dict[str, Any] = {"task": evaluation.task, "hybrid minus": other}
+            for column, table, b in (("", plain, other), (f", both with {fix}", fixed, label(other, fix))):
+                mine = table[(table["task"] == evaluation.task) & (table["b"] == b)]
+                for found in mine.itertuples():
+                    if found.measure == "mAP" and (not column or found.setting == "multilingual"):
+                        row[f"{found.setting}{column}"] = _interval(found).replace("0.", ".")
+            mine = plain[(plain["task"] == evaluation.task) & (plain["b"] == other) & (plain["measure"] == RANK_DISTANCE)]
+            found = next(mine.itertuples())
+            row[RANK_DISTANCE] = f"{found.difference:+,.0f} [{found.low:+,.0f}, {found.high:+,.0f}]"
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def _change(results: Results, task: str, strategy: str, rival: str) -> str:
     """Return the difference in monolingual mAP from the encoder as it is, with its interval."""
     if (strategy, rival) == ("none", "none"):
@@ -204,32 +230,6 @@ def label(strategy: str, rival: str) -> str:
 def published() -> pd.DataFrame:
     """Return the paper's printed results (columns table, dataset, encoder, metric, setting, query_lang, then strategies)."""
     return pd.read_csv(Path(__file__).parent / "data" / "published_results.csv")
-
-
-def beside_paper(results: Results) -> pd.DataFrame:
-    """Put our macro means beside the paper's, for the tasks that it has; encoders and training data differ."""
-    ours = scores(results).query("rival == 'none'")
-    rows = []
-    for evaluation in results.study.evaluations:
-        if evaluation.task not in PAPER_NAMES:
-            continue
-        printed = published().query("dataset == @PAPER_NAMES[@evaluation.task] and query_lang == 'mean'")
-        for setting, measure in [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]:
-            for strategy, column in PAPER_STRATEGIES.items():
-                mine = ours[(ours["task"] == evaluation.task) & (ours["strategy"] == strategy)]
-                mine = mine[(mine["setting"] == setting) & (mine["measure"] == measure)]
-                theirs = printed[(printed["setting"] == setting) & (printed["metric"] == measure)].set_index("encoder")
-                rows.append(
-                    {
-                        "task": evaluation.task,
-                        "setting": setting,
-                        "measure": measure,
-                        "strategy": strategy,
-                        "ours (mE5-small)": mine["value"].iloc[0] if len(mine) else float("nan"),
-                        **{f"paper ({encoder})": theirs.loc[encoder, column] for encoder in ("XLM-R", "LaBSE")},
-                    }
-                )
-    return pd.DataFrame(rows)
 
 
 def cell_means(results: Results, task: str, rival: str = "none") -> pd.DataFrame:
