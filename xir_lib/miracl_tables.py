@@ -49,6 +49,8 @@ def read_topics(folder: Path) -> pd.DataFrame:
 def system_table(topics: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     """Return a row per system: the mean of each measure over topics, and nDCG@10 minus the baseline's, by topic.
 
+    The baseline comes first, then its free fixes, then the others by name.
+
     Columns: system, topics, the measures, `minus BASELINE`, low and high (95 % bootstrap interval over topics) and
     detectable, the least difference that so many topics find with power .8 (`Comparison.mde`). No adjustment.
     """
@@ -61,10 +63,11 @@ def system_table(topics: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
         for system, part in topics.groupby("system", sort=False)
     }
     rows = []
-    for system, part in topics.groupby("system", sort=False):
+    for system in sorted(sums, key=lambda name: (name != baseline, not name.startswith(f"{baseline}/"), name)):
+        part = topics[topics["system"] == system]
         row = {"system": system, "topics": part["topic"].nunique(), **part.groupby("measure")["value"].mean()}
         if system != baseline:
-            found = compare(sums[str(system)], sums[baseline], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
+            found = compare(sums[system], sums[baseline], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
             row |= {"low": found.low, "high": found.high, "detectable": found.mde}
             row[f"minus {baseline}"] = found.difference
         rows.append(row)
