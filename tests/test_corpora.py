@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -14,7 +15,9 @@ from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
 from xir_lib.corpora.splits import components, pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
+from xir_lib.samplers import PairIndex, StrategyBatchSampler
 from xir_lib.study import load_paragraphs, load_study, load_task, load_training
+from xir_lib.train_settings import parse_strategy
 
 # README.md of the data folder: questions and candidates of each file
 QUESTIONS = {
@@ -424,6 +427,30 @@ def test_design_p_trains_on_no_article_that_it_judges(real: Path, monkeypatch: p
     sides = [set(table["group"].to_pylist()) for table in (train.table, held_out.table, judged.queries)]
     assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2] and len(set.union(*sides)) == 48
     assert len(study.seeds) == 5 and study.evaluations[0].fit_on == ["xquad-r-test"]
+
+
+def test_design_m_shows_every_strategy_the_same_ids_and_languages(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_DATA", str(real))
+
+    def widest(profile: str) -> float:
+        """The largest gap between strategies in the share of a query or passage language, over five seeds."""
+        study = load_study(REPO / "params" / f"{profile}.yaml")
+        train, _ = load_training(study.data)
+        index, shares = PairIndex.from_table(train), []
+        for strategy in study.strategies:
+            kind, alpha = parse_strategy(strategy)
+            options = {"strategy": kind, "alpha": alpha, "batch_size": 32, "num_batches": 150}
+            options["language_draw"] = study.train.get("language_draw", "uniform")
+            plan = pd.concat(StrategyBatchSampler(index, seed=seed, **options).describe() for seed in range(5))
+            for side in ("query_lang", "doc_lang"):
+                shares.append((plan.groupby(side)["pairs"].sum() / plan["pairs"].sum()).rename(f"{strategy} {side}"))
+        return float((pd.concat(shares, axis=1).max(axis=1) - pd.concat(shares, axis=1).min(axis=1)).max())
+
+    assert widest("matched") < 0.04 < 0.08 < widest("small")  # the pilot is not matched, and its page says so
+    study = load_study(REPO / "params" / "matched.yaml")
+    train, held_out = load_training(study.data)
+    both = [row["query"] is not None and row["passage"] is not None for row in train.table.to_pylist()]
+    assert all(both) and len(train.pair_ids) + len(held_out.pair_ids) == 5328 and len(study.seeds) == 5
 
 
 def test_mlqa_counts_of_the_readme(real: Path) -> None:

@@ -64,7 +64,7 @@ class _Strict(BaseModel):
 class TrainData(_Strict):
     """Which pairs are trained on, and which are held out of them."""
 
-    source: Literal["atlas-qa", "mlqa-core", "belebele-train", "xquad-r-train"]
+    source: Literal["atlas-qa", "mlqa-core", "mlqa-core-matched", "belebele-train", "xquad-r-train"]
     languages: list[str]
     held_out_share: float = Field(
         0.1, gt=0, lt=1, description="share of the ids held out, by group; Atlas-QA uses its dev split"
@@ -267,6 +267,9 @@ def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
         pairs = lareqa.load_pairs("xquad-r", data.languages, split="train")
     else:
         pairs = mlqa.core(mlqa.load_pairs(), data.languages, query_langs=data.languages)
+    if data.source == "mlqa-core-matched":  # without questions that have no passage in their language, and the reverse
+        both = pc.and_(pc.is_valid(pairs.table["query"]), pc.is_valid(pairs.table["passage_id"]))
+        pairs = PairTable(pairs.table.filter(both))
     return split_by_group(pairs, data.held_out_share, data.split_seed)
 
 
