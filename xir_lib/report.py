@@ -95,7 +95,9 @@ def write_report(study: Study, build: Path) -> Path:
             profile=study.profile,
             answer="".join(f"<p>{html.escape(sentence)}</p>" for sentence in findings(results)),
             figure=base64.b64encode((build / "figures" / "03_strategies.png").read_bytes()).decode(),
-            tables="".join(_html_task(results, evaluation.task) for evaluation in study.evaluations) + _html_summary(results),
+            tables=_html(advantage(results), ADVANTAGE.replace("*", ""), classes="adds")
+            + "".join(_html_task(results, evaluation.task) for evaluation in study.evaluations)
+            + _html_summary(results),
             how=html.escape(provenance(results)),
             links="".join(links),
         )
@@ -251,9 +253,7 @@ def _markdown(table: pd.DataFrame) -> list[str]:
 
 def _html_summary(results: Results) -> str:
     page = _html(
-        primary_family(results)[FAMILY],
-        "Hybrid minus the pure strategies, with 95 % intervals over groups of questions and Holm-adjusted p",
-        classes="family",
+        primary_family(results)[FAMILY], f"The declared family: Holm-adjusted p, margin {MARGIN} mAP", classes="family"
     )
     beside = overview(results)
     if beside.empty:
