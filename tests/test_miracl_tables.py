@@ -46,6 +46,18 @@ def test_means_and_differences_by_topic(tmp_path: Path) -> None:
     assert mixed["minus none"] == pytest.approx(0.2) and (mixed["low"], mixed["high"]) == pytest.approx((-0.4, 0.8))
 
 
+def test_trained_models_are_held_against_each_other(tmp_path: Path) -> None:
+    write(tmp_path / "none", {"a": 0.2, "b": 0.4, "c": 0.0})
+    write(tmp_path / "none" / "bm25", {"a": 1.0, "b": 0.0, "c": 0.2}, rival="bm25")
+    assert miracl_tables.pair_table(miracl_tables.read_topics(tmp_path)).empty
+    write(tmp_path / "y", {"a": 0.5, "b": 0.5, "c": 0.2})
+    write(tmp_path / "y" / "centring", {"a": 0.9, "b": 0.9, "c": 0.9}, rival="centring")
+    write(tmp_path / "x", {"a": 0.6, "b": 0.6, "c": 0.3})
+    table = miracl_tables.pair_table(miracl_tables.read_topics(tmp_path))
+    assert table[["a", "b"]].to_numpy().tolist() == [["x", "y"]]
+    assert table[["difference", "low", "high"]].iloc[0].tolist() == pytest.approx([0.1, 0.1, 0.1])
+
+
 def test_what_cannot_be_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no metrics\.json; `xir evaluate"):
         miracl_tables.read_topics(tmp_path)

@@ -7,13 +7,14 @@ systems: the table is descriptive, and says what difference it could have detect
 """
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from xir_lib import metrics
 from xir_lib.errors import InputError
-from xir_lib.rivals import parse_rival
+from xir_lib.rivals import LEXICAL, parse_rival
 from xir_lib.significance import compare
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
@@ -56,12 +57,7 @@ def system_table(topics: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     """
     if baseline not in set(topics["system"]):
         raise InputError(f"no system {baseline!r}; there are {', '.join(topics['system'].unique())}")
-    sums = {
-        str(system): metrics.group_sums(
-            part.assign(group=part["topic"], setting="monolingual", query_lang="topics", pool="topics", query_id=part["topic"])
-        )
-        for system, part in topics.groupby("system", sort=False)
-    }
+    sums = _sums(topics)
     rows = []
     for system in sorted(sums, key=lambda name: (name != baseline, not name.startswith(f"{baseline}/"), name)):
         part = topics[topics["system"] == system]
@@ -73,6 +69,32 @@ def system_table(topics: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
         rows.append(row)
     columns = ["system", "topics", *MEASURES, f"minus {baseline}", "low", "high", "detectable"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def pair_table(topics: pd.DataFrame) -> pd.DataFrame:
+    """Return nDCG@10 of every trained model minus every other's, by topic: columns a, b, difference, low, high, detectable.
+
+    Trained are the systems other than `none`, BM25 and free fixes. As in `system_table`; empty for fewer than two models.
+    """
+    names = sorted(name for name in topics["system"].unique() if "/" not in name and name != "none" and name not in LEXICAL)
+    sums = _sums(topics[topics["system"].isin(names)])
+    rows = []
+    for a, b in combinations(names, 2):
+        found = compare(sums[a], sums[b], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
+        rows.append(
+            {"a": a, "b": b, "difference": found.difference, "low": found.low, "high": found.high, "detectable": found.mde}
+        )
+    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "detectable"])
+
+
+def _sums(topics: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the sums of every system, each topic a group of its own."""
+    return {
+        str(system): metrics.group_sums(
+            part.assign(group=part["topic"], setting="monolingual", query_lang="topics", pool="topics", query_id=part["topic"])
+        )
+        for system, part in topics.groupby("system", sort=False)
+    }
 
 
 def published(lang: str) -> pd.DataFrame:

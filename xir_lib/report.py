@@ -206,11 +206,14 @@ def profile_page(results: Results) -> str:
 
 
 def miracl_block(folder: Path) -> str:
-    """Return the README's part on one MIRACL language: our systems, then published figures, as Markdown."""
+    """Return the page's part on one MIRACL language: our systems, trained models against each other, published figures."""
     topics = miracl_tables.read_topics(folder)
+    lines = [*_markdown(miracl_tables.system_table(topics)), ""]
+    if len(pairs := miracl_tables.pair_table(topics)):
+        lines += ["nDCG@10 of the trained models, a minus b:", "", *_markdown(pairs), ""]
+    lines += ["Published, on the same corpus and topics (zero_shot no: trained on MIRACL itself):", ""]
     found = miracl_tables.published(topics["task"].iloc[0].removeprefix("miracl-"))
-    note = "Published, on the same corpus and topics (zero_shot no: trained on MIRACL itself):"
-    return "\n".join([*_markdown(miracl_tables.system_table(topics)), "", note, "", *_markdown(found)])
+    return "\n".join([*lines, *_markdown(found)])
 
 
 def mixed_block(folder: Path) -> str:
