@@ -27,6 +27,8 @@ READ_BY = ["report.py", "tables.py", "paper_tables.py", "low_resource.py", "mira
 READ_BY += ["plots.py", "significance.py", "data"]
 
 
+# Rules that run a notebook are tried twice: a Jupyter kernel picks free ports before it binds them, and another one that starts at
+# the same moment may have taken them ("Address already in use").
 def notebook(name, parameters):
     """Run one notebook with papermill; parameters travel as base64 YAML, which keeps their types."""
     values = base64.b64encode(yaml.safe_dump(parameters, sort_keys=True).encode()).decode()
@@ -76,6 +78,7 @@ rule prepare:
         BUILD / "data" / "held_out.arrow",
         BUILD / "data" / "summary.json",
         directory(expand(BUILD / "data" / "tasks" / "{task}", task=sorted({*TASKS, *(n for e in TASKS.values() for n in e.fit_on)}))),
+    retries: 1
     params:
         parameters=json.dumps([STUDY.data.model_dump(), [[e.task, e.languages, e.fit_on] for e in STUDY.evaluations]], sort_keys=True),
         code=code_digest("corpora", "data"),
@@ -95,6 +98,7 @@ rule train:
     priority: 1  # trainings follow one another, so they are the longest way through the graph
     resources:
         training=1,
+    retries: 1
     params:
         settings=lambda w: json.dumps([STUDY.encoder, settings_of(w.run)], sort_keys=True),
         command=lambda w: notebook(
@@ -166,6 +170,7 @@ rule read:
         rules.collect.output,
     output:
         BUILD / "notebooks" / "{reader}.ipynb",
+    retries: 1
     params:
         command=lambda w: notebook(w.reader, {"results": str(BUILD / "results"), "figures": str(BUILD / "figures")}),
         code=code_digest(*READ_BY),
