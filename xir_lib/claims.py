@@ -18,7 +18,18 @@ from xir_lib.rivals import parse_rival
 from xir_lib.significance import A_BETTER, ALPHA, B_BETTER, EQUIVALENT, NON_INFERIOR, NOT_DECIDABLE, Comparison, compare, holm
 from xir_lib.significance import verdict as decided
 from xir_lib.study import Mixture, Results
-from xir_lib.tables import HYBRID, MARGIN, PAPER_NAMES, PAPER_STRATEGIES, cell_means, comparisons, group_sums, label, published
+from xir_lib.tables import (
+    HYBRID,
+    MARGIN,
+    PAPER_NAMES,
+    PAPER_STRATEGIES,
+    cell_means,
+    comparisons,
+    group_sums,
+    label,
+    published,
+    within,
+)
 
 ENOUGH_SEEDS = 3  # below it a verdict speaks of checkpoints, not of strategies, and says so
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decidable here"
@@ -183,7 +194,7 @@ def _compare(results: Results, task: str, a: str, b: str, setting: str, measure:
         languages = {*sums[0]["query_lang"]} - trained
         if len(languages) < 2:
             raise InputError("a task with two languages that were not trained on")
-        sums = [one[one["query_lang"].isin(languages) & one["pool"].isin({*languages, "all"})] for one in sums]
+        sums = [within(one, sorted(languages)) for one in sums]
     n, seed = results.study.resamples, results.study.report_seed
     return compare(*sums, setting=setting, measure=measure, n_resamples=n, seed=seed)
 

@@ -11,17 +11,19 @@ from pathlib import Path
 
 import yaml
 
-from xir_lib import mixed_pools
+from xir_lib import designs, mixed_pools
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
-from xir_lib.plots import mixed_figure, save_figure
-from xir_lib.report import curve_block, fill_readme, miracl_block, mixed_block, profile_page, readme_blocks
+from xir_lib.plots import designs_figure, mixed_figure, save_figure
+from xir_lib.report import curve_block, designs_block, fill_readme, miracl_block, mixed_block, profile_page, readme_blocks
 from xir_lib.study import Mixture, load_results, load_study, load_training
+from xir_lib.tables import MARGIN
 
 SNAKEFILE = REPO / "Snakefile"
 MIRACL = REPO / "figures" / "miracl-yo"  # what `xir evaluate --task miracl-yo --out` wrote, without the rankings
 MIXED = REPO / "figures" / "mixed-yo"  # what `xir mix` wrote, a folder per model, without the examples' texts
 CURVES = REPO / "figures" / "fit_curve"  # what `xir evaluate --fit-curve` wrote, a folder per task
+DESIGNS = REPO / "figures" / "when_hybrid"  # what notebook 06 shows of all profiles
 
 
 def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run: bool = False) -> Path:
@@ -63,7 +65,7 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
 def publish(params: Path, *, build: Path | None = None) -> Path:
     """Copy results and figures of a finished profile into `figures/PROFILE`, and its numbers into the README's blocks.
 
-    The tables in the pages on MIRACL Yoruba, the mixed pools and the curve are made anew as well, and the pools' figure.
+    The pages on MIRACL Yoruba, the mixed pools, the curve and all profiles together get their tables and figures anew as well.
     """
     study = load_study(params)
     build = build or REPO / "build" / study.profile
@@ -85,6 +87,10 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
         for measured in target.glob("*.txt"):  # what was measured by hand, such as the cost of a run
             shutil.copy(measured, temporary)
         shutil.rmtree(target, ignore_errors=True)
+    table = designs.effects(designs.read_designs(DESIGNS.parent))
+    save_figure(designs_figure(table[table["languages"] == "all"], MARGIN), table, DESIGNS, "06_effects")
+    page = DESIGNS / "README.md"
+    pages[page] = fill_readme(page.read_text(encoding="utf-8"), DESIGNS.name, {"tables": designs_block(DESIGNS)})
     for page, text in pages.items():
         with atomic_path(page) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -68,6 +68,41 @@ def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
     return figure
 
 
+def designs_figure(table: pd.DataFrame, margin: float) -> "Figure":
+    """Draw the hybrid minus each pure strategy: a row per profile, task and part of its languages, a panel per setting.
+
+    `table` is `designs.effects`. The last panel has the free fix on both sides. Grey: differences within the margin.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = table[["profile", "task", "languages"]].drop_duplicates().reset_index(drop=True)
+    shown = table[["setting", "free fix"]].drop_duplicates().itertuples(index=False, name=None)
+    panels = sorted(shown, key=lambda panel: (panel[1] != "none", SETTINGS.index(panel[0])))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(12.5, 1.2 + 0.42 * len(rows)), sharex=True, sharey=True, layout="constrained"
+    )
+    others = list(dict.fromkeys(table["b"]))
+    for axis, (setting, fix) in zip(axes, panels, strict=True):
+        axis.axvspan(-margin, margin, color="#ececec", lw=0, zorder=0)
+        axis.axvline(0, color="#999999", lw=1, zorder=0)
+        for offset, other in enumerate(others):
+            chosen = (table["setting"] == setting) & (table["free fix"] == fix) & (table["b"] == other)
+            part = rows.merge(table[chosen], how="left")
+            colour, marker = _style(other)
+            y = [i + 0.26 * (offset - (len(others) - 1) / 2) for i in range(len(rows))]
+            errors = [part["difference"] - part["low"], part["high"] - part["difference"]]
+            axis.errorbar(part["difference"], y, xerr=errors, fmt=marker, color=colour, ms=5, label=f"hybrid minus {other}")
+        axis.set_title(setting if fix == "none" else f"{setting}, both with\n{fix}", fontsize=11)
+        axis.set(xlabel="difference in mAP", ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
+        axis.locator_params(axis="x", nbins=4)
+    whole = rows["languages"] == "all"
+    names = rows["task"].where(whole, rows["task"] + ", " + rows["languages"])
+    axes[0].set_yticklabels(rows["profile"] + ": " + names)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    return figure
+
+
 def _strategy_lines(axis: "Axes", values: pd.Series, names: Sequence[str], rivals: Sequence[str]) -> None:
     """Draw one band per strategy and in it one line per free fix; `values` is indexed by both."""
     for band, name in enumerate(names):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from xir_lib import low_resource, miracl_tables, mixed_pools
+from xir_lib import designs, low_resource, miracl_tables, mixed_pools
 from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
@@ -224,6 +224,17 @@ def mixed_block(folder: Path) -> str:
     cost = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in numbers]
     columns = ["model", "rival", "share", "mixed", "alone", "foreign cost", "own cost", "intruders", "pool share"]
     return "\n".join(_markdown(most.assign(**{"foreign cost": cost})[columns]))
+
+
+def designs_block(folder: Path) -> str:
+    """Return the page's part on several profiles, which lie beside `folder`; it has `06_effects.csv`, of `designs.effects`."""
+    chosen = designs.read_designs(folder.parent)
+    lines = [f"- {sentence}" for sentence in designs.answers(chosen, pd.read_csv(folder / "06_effects.csv"))]
+    lines += ["", "![The hybrid minus the pure strategies](06_effects.png)", "", *_markdown(designs.design_table(chosen))]
+    for known, title in ((False, "language of a text is not known"), (True, "language of every text is known")):
+        short = designs.shortfall(chosen, language_known=known)
+        lines += ["", f"mAP below the best repair of each task, if the {title}:", "", *_markdown(short)]
+    return "\n".join(lines)
 
 
 def curve_block(folder: Path) -> str:

@@ -70,6 +70,11 @@ def group_sums(results: Results, task: str, strategy: str, rival: str) -> pd.Dat
     return mine
 
 
+def within(sums: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """Return the sums of the queries in these languages, over pools of one of them or of all languages."""
+    return sums[sums["query_lang"].isin(languages) & sums["pool"].isin([*languages, "all"])]
+
+
 def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False) -> pd.DataFrame:
     """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and rank distance.
 

@@ -1,0 +1,114 @@
+"""Several profiles side by side: differences and shortfalls by hand, and the committed page against the committed results."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import test_study
+from test_study import ALL_EQUAL, PAPER_LIKE, level, made_up
+
+from xir_lib import designs
+from xir_lib.errors import InputError
+from xir_lib.graph import DESIGNS
+from xir_lib.report import designs_block, fill_readme
+from xir_lib.study import Results
+from xir_lib.tables import save_table
+
+
+def with_fix(levels: dict[str, dict[str, float]], fixed: dict[str, dict[str, float]], profile: str = "one") -> Results:
+    """Results without and with the free fix; of the three languages two were trained on."""
+    plain, other = made_up(levels), made_up(fixed)
+    sums = pd.concat([plain.group_sums, other.group_sums.assign(rival=designs.FIX)], ignore_index=True)
+    evaluations = plain.evaluations + [{**one, "rival": designs.FIX} for one in other.evaluations]
+    data = plain.study.data.model_copy(update={"languages": ["en", "sw"]})
+    study = plain.study.model_copy(update={"data": data, "profile": profile, "rivals": ["none", designs.FIX]})
+    return plain._replace(study=study, group_sums=sums, evaluations=evaluations)
+
+
+def test_the_hybrid_minus_the_others_by_hand() -> None:
+    table = designs.effects([with_fix(PAPER_LIKE, ALL_EQUAL)]).set_index(["free fix", "b", "setting"])
+    assert table["languages"].unique().tolist() == ["all"]  # one unseen language is no pair
+    assert table["difference"].to_dict() == pytest.approx(
+        {
+            ("none", "x-x-mono", "monolingual"): 0.001,
+            ("none", "x-x-mono", "cross-lingual"): 0.051,
+            ("none", "x-x-mono", "multilingual"): 0.06,
+            ("none", "x-y", "monolingual"): 0.051,
+            ("none", "x-y", "cross-lingual"): 0.001,
+            ("none", "x-y", "multilingual"): 0.01,
+            (designs.FIX, "x-x-mono", "multilingual"): 0,
+            (designs.FIX, "x-y", "multilingual"): 0,
+        }
+    )
+    told = designs.answers([with_fix(PAPER_LIKE, ALL_EQUAL)], table.reset_index())
+    assert told[0] == "Monolingual, 1 task: hybrid against x-x-mono above in 1; against x-y above in 1."
+    assert told[3].endswith("hybrid against x-x-mono within 0.01 in 1; against x-y within 0.01 in 1.")
+
+
+def test_languages_trained_on_and_unseen_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    four = ("en", "sw", "yo", "zu")
+    monkeypatch.setattr(test_study, "LANGS", four)
+    pools = {"monolingual": [(lang, lang) for lang in four], "multilingual": [(lang, "all") for lang in four]}
+    monkeypatch.setattr(test_study, "POOLS", pools | {"cross-lingual": [(a, b) for a in four for b in four if a != b]})
+    results = with_fix(PAPER_LIKE, ALL_EQUAL)
+    sums = results.group_sums
+    unseen = sums["query_lang"].isin(["yo", "zu"]) & (sums["strategy"] == "hybrid-0.5")  # from yo to en is neither
+    better = sums.assign(total=sums["total"].where(~unseen, sums["total"] + sums["n"] * 0.03))
+    table = designs.effects([results._replace(group_sums=better)])
+    chosen = table[(table["setting"] == "cross-lingual") & (table["b"] == "x-y")].set_index("languages")["difference"]
+    assert chosen.to_dict() == pytest.approx({"all": 0.001 + 0.03 / 2, "trained": 0.001, "unseen": 0.001 + 0.03})
+    assert designs.language_splits(results, ["en", "sw", "yo"]) == {"all": ["en", "sw", "yo"]}
+
+
+def levels(none: float, mono: float, x_y: float, hybrid: float) -> dict[str, dict[str, float]]:
+    """Monolingual levels as given, the others the same for all."""
+    return {name: level(value, 0.6, 0.5) for name, value in zip(PAPER_LIKE, (none, mono, x_y, hybrid), strict=True)}
+
+
+def test_how_far_a_repair_stays_below_the_best_by_hand() -> None:
+    one = with_fix(
+        {
+            "none": level(0.5, 0.2, 0.1),
+            "x-x-mono": level(0.8, 0.5, 0.4),
+            "x-y": level(0.7, 0.6, 0.5),
+            "hybrid-0.5": level(0.75, 0.6, 0.5),
+        },
+        {name: level(0.9, 0.7, 0.7) for name in PAPER_LIKE},
+    )
+    two = with_fix(
+        {
+            "none": level(0.6, 0.2, 0.1),
+            "x-x-mono": level(0.5, 0.5, 0.4),
+            "x-y": level(0.5, 0.6, 0.5),
+            "hybrid-0.5": level(0.5, 0.6, 0.5),
+        },
+        {name: level(0.4, 0.4, 0.4) for name in PAPER_LIKE},
+        profile="two",
+    )
+    short = designs.shortfall([one, two], language_known=False).set_index("repair")
+    assert short["monolingual mean"].to_dict() == pytest.approx(
+        {"none": 0.15, "x-x-mono": 0.05, "x-y": 0.1, "hybrid-0.5": 0.075}
+    )
+    assert short["monolingual worst"].to_dict() == pytest.approx({"none": 0.3, "x-x-mono": 0.1, "x-y": 0.1, "hybrid-0.5": 0.1})
+    known = designs.shortfall([one, two], language_known=True).set_index("repair")
+    assert len(known) == 8
+    assert known.loc[f"x-y + {designs.FIX}", "monolingual mean"] == pytest.approx((0 + 0.2) / 2)
+    assert known.loc["x-y", "monolingual worst"] == pytest.approx(0.2)  # the best of task one has the fix
+    told = designs.answers([one, two], designs.effects([one, two]))
+    assert told[-2].startswith("If the language of a text is not known, x-x-mono is the safest choice: at most 0.100 mAP below")
+
+
+def test_no_profile_is_refused() -> None:
+    with pytest.raises(InputError, match="no profile named"):
+        designs.read_designs(Path("figures"), [])
+    with pytest.raises(InputError, match="make study"):
+        designs.read_designs(Path("figures"), ["nowhere"])
+
+
+def test_the_committed_page_is_that_of_the_committed_results(tmp_path: Path) -> None:
+    table = designs.effects(designs.read_designs(DESIGNS.parent))
+    save_table(table, tmp_path, "06_effects")
+    assert (tmp_path / "06_effects.csv").read_text() == (DESIGNS / "06_effects.csv").read_text()
+    text = (DESIGNS / "README.md").read_text(encoding="utf-8")
+    assert fill_readme(text, DESIGNS.name, {"tables": designs_block(DESIGNS)}) == text
+    assert fill_readme(text, DESIGNS.name, {"tables": ""}) != text

@@ -1,0 +1,137 @@
+"""Where the hybrid pays: what several profiles found, side by side.
+
+Profiles differ in several things at once (training text, languages, amount), so this shows how far an answer carries over and
+not which of these things decides; nothing is adjusted over profiles.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from xir_lib.errors import InputError
+from xir_lib.metrics import SETTINGS
+from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, compare
+from xir_lib.study import Mixture, Results, load_results
+from xir_lib.tables import HYBRID, MARGIN, comparison_table, group_sums, label, scores, within
+
+PROFILES = ("parallel", "small", "low_resource", "atlas")  # judged on real questions; the demo is not
+PURE = ("x-x-mono", "x-y")
+FIX = "centring+round-robin"  # the strongest free fix of the profiles
+
+
+def read_designs(folder: Path, profiles: Sequence[str] = PROFILES) -> list[Results]:
+    """Return the published results of these profiles, in this order; `folder` is `figures` of the repository."""
+    if not profiles:
+        raise InputError(f"no profile named; name folders of {folder}, such as {PROFILES[0]}")
+    return [load_results(Path(folder) / name / "results") for name in profiles]
+
+
+def tasks_of(results: Results) -> list[str]:
+    """Return the tasks of a profile, without those that are a part of another one's questions."""
+    return [evaluation.task for evaluation in results.study.evaluations if "standalone" not in evaluation.task]
+
+
+def design_table(designs: Sequence[Results]) -> pd.DataFrame:
+    """Return what each profile trained on and how: profile, trained on, ids, languages, steps, batch, seeds, judged on."""
+    rows = []
+    for results in designs:
+        run = results.runs[0]
+        rows.append(
+            {
+                "profile": results.study.profile,
+                "trained on": results.study.data.source,
+                "ids": run["pairs"]["ids"],
+                "languages": len(run["pairs"]["languages"]),
+                "steps": run["settings"]["steps"],
+                "batch": run["settings"]["batch_size"],
+                "seeds": len(results.study.seeds),
+                "judged on": ", ".join(tasks_of(results)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def effects(designs: Sequence[Results]) -> pd.DataFrame:
+    """Return the hybrid minus each pure strategy in mAP, per profile, task and setting.
+
+    Columns: profile, task, languages (`all` of the task, or those `trained` on or `unseen` where there are two of either), free
+    fix (on both sides; with `FIX` the multilingual setting alone), b, setting, measure, then those of `comparison_table`.
+    Nothing is adjusted.
+    """
+    keys, found = [], []
+    for results in designs:
+        n, seed = results.study.resamples, results.study.report_seed
+        for task in tasks_of(results):
+            for fix in ("none", FIX):
+                sums = {name: group_sums(results, task, name, fix) for name in (HYBRID, *PURE)}
+                splits = language_splits(results, sums[HYBRID]["query_lang"].unique().tolist())
+                for split, languages in splits.items():
+                    for other in PURE:
+                        for setting in SETTINGS if fix == "none" else SETTINGS[-1:]:
+                            pair = [within(sums[name], languages) for name in (HYBRID, other)]
+                            found.append(compare(*pair, setting=setting, measure="mAP", n_resamples=n, seed=seed))
+                            key = {"profile": results.study.profile, "task": task, "languages": split, "free fix": fix}
+                            keys.append({**key, "b": other, "setting": setting, "measure": "mAP"})
+    return comparison_table(keys, found, family=False)
+
+
+def language_splits(results: Results, languages: Sequence[str]) -> dict[str, list[str]]:
+    """Return `all` languages of a task, and if there are two of either those trained on and those unseen."""
+    data = results.study.data
+    trained = set() if isinstance(data, Mixture) else {*data.languages}
+    parts = {"trained": [lang for lang in languages if lang in trained]}
+    parts["unseen"] = [lang for lang in languages if lang not in trained]
+    return {"all": list(languages), **(parts if min(map(len, parts.values())) > 1 else {})}
+
+
+def shortfall(designs: Sequence[Results], *, language_known: bool) -> pd.DataFrame:
+    """Return how far every repair stays below the best one: a choice that is seldom the best may never be far from it.
+
+    A repair is a strategy or `none`, and, if the language of every text is known, each of them with `FIX`. Columns: repair,
+    then per setting the mean and the largest difference in mAP over profiles and tasks (`SETTING mean`, `SETTING worst`).
+    """
+    fixes = ["none", FIX] if language_known else ["none"]
+    frames = []
+    for results in designs:
+        table = scores(results)
+        wanted = table["task"].isin(tasks_of(results)) & (table["measure"] == "mAP") & table["rival"].isin(fixes)
+        frames.append(table[wanted & table["strategy"].isin(["none", *PURE, HYBRID])].assign(profile=results.study.profile))
+    together = pd.concat(frames)
+    names = zip(together["strategy"], together["rival"], strict=True)
+    together["repair"] = [label(strategy, fix) for strategy, fix in names]
+    wide = together.pivot(index=["profile", "task", "setting"], columns="repair", values="value")
+    below = wide.rsub(wide.max(axis=1), axis=0).groupby("setting")
+    parts = {"mean": below.mean(), "worst": below.max()}
+    table = pd.DataFrame({f"{setting} {name}": part.loc[setting] for setting in SETTINGS for name, part in parts.items()})
+    order = [label(strategy, fix) for fix in fixes for strategy in ("none", *PURE, HYBRID)]
+    return table.loc[order].rename_axis("repair").reset_index()
+
+
+def answers(designs: Sequence[Results], table: pd.DataFrame) -> list[str]:
+    """Return the answer in sentences; `table` is `effects`. Every number is computed here."""
+    whole = table[table["languages"] == "all"]
+    sentences = []
+    for (fix, setting), part in whole.groupby(["free fix", "setting"], sort=False):
+        where = str(setting) if fix == "none" else f"{setting}, both sides with {fix}"
+        against = [_counted(part[part["b"] == other], other) for other in PURE]
+        tasks = len(part) // len(PURE)
+        sentences.append(f"{where.capitalize()}, {tasks} task{'s' if tasks > 1 else ''}: hybrid {'; '.join(against)}.")
+    for known in (False, True):
+        short = shortfall(designs, language_known=known).set_index("repair")
+        worst = short[[f"{setting} worst" for setting in SETTINGS]].max(axis=1)
+        best = str(worst.idxmin())
+        means = ", ".join(f"{setting} {short[f'{setting} mean'][best]:.3f}" for setting in SETTINGS)
+        who = "If the language of every text is known" if known else "If the language of a text is not known"
+        sentences.append(
+            f"{who}, {best} is the safest choice: at most {worst[best]:.3f} mAP below the best repair in any task and setting "
+            f"({means} on average)."
+        )
+    return sentences
+
+
+def _counted(part: pd.DataFrame, other: str) -> str:
+    words = {"above": A_BETTER, "below": B_BETTER, f"within {MARGIN}": EQUIVALENT}
+    counts = {word: int((part["verdict"] == verdict).sum()) for word, verdict in words.items()}
+    counts["undecided"] = len(part) - sum(counts.values())
+    return f"against {other} " + ", ".join(f"{word} in {count}" for word, count in counts.items() if count)
