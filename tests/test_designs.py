@@ -52,11 +52,12 @@ def test_languages_trained_on_and_unseen_are_told_apart(monkeypatch: pytest.Monk
     monkeypatch.setattr(test_study, "POOLS", pools | {"cross-lingual": [(a, b) for a in four for b in four if a != b]})
     results = with_fix(PAPER_LIKE, ALL_EQUAL)
     sums = results.group_sums
-    unseen = sums["query_lang"].isin(["yo", "zu"]) & (sums["strategy"] == "hybrid-0.5")  # from yo to en is neither
-    better = sums.assign(total=sums["total"].where(~unseen, sums["total"] + sums["n"] * 0.03))
-    table = designs.effects([results._replace(group_sums=better)])
+    gain = 0.03 * (sums["query_lang"].isin(["yo", "zu"]) & (sums["strategy"] == "hybrid-0.5"))
+    gain = gain.where(~sums["pool"].isin(["en", "sw"]), 3 * gain)  # from yo to en is neither
+    table = designs.effects([results._replace(group_sums=sums.assign(total=sums["total"] + sums["n"] * gain))])
     chosen = table[(table["setting"] == "cross-lingual") & (table["b"] == "x-y")].set_index("languages")["difference"]
-    assert chosen.to_dict() == pytest.approx({"all": 0.001 + 0.03 / 2, "trained": 0.001, "unseen": 0.001 + 0.03})
+    everywhere = (2 * 0.03 + 4 * 0.09) / 12
+    assert chosen.to_dict() == pytest.approx({"all": 0.001 + everywhere, "trained": 0.001, "unseen": 0.001 + 0.03})
     assert designs.language_splits(results, ["en", "sw", "yo"]) == {"all": ["en", "sw", "yo"]}
 
 
