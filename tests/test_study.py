@@ -411,6 +411,17 @@ def test_a_result_without_a_run_of_each_strategy_still_has_a_ledger() -> None:
     assert set(table.loc[["6"], "tested"]) == {"needs a run of x-y"}
 
 
+def test_a_styled_table_is_written_the_same_at_every_run() -> None:
+    table = pd.DataFrame({"a": [1, 2]})
+    pages = [table.style.to_html() + table.style.set_caption("b").to_html() + repr(table.style) for _ in range(2)]
+    assert pages[0] != pages[1]
+    steady = [report.same_at_every_run(page) for page in pages]
+    assert steady[0] == steady[1] and 'id="table0_row1_col0"' in steady[0] and 'id="table1_row1_col0"' in steady[0]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("T_word = 1")])
+    text = nbformat.writes(notebook)
+    assert report.same_at_every_run(text) == text
+
+
 def test_published_figures_can_be_rebuilt_from_their_folder(tmp_path: Path) -> None:
     folders = [path.parent for path in (REPO / "figures").glob("*/results")]
     for folder in folders:

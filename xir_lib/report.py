@@ -126,7 +126,14 @@ def execute_notebooks(folder: Path) -> None:
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # times would change at every run
         with atomic_path(path) as temporary:
-            nbformat.write(without_stderr(notebook), temporary)
+            temporary.write_text(same_at_every_run(nbformat.writes(without_stderr(notebook))) + "\n", encoding="utf-8")
+
+
+def same_at_every_run(text: str) -> str:
+    """Number the random ids of styled tables and leave out addresses in memory, so that a notebook's diff shows its results."""
+    for number, name in enumerate(dict.fromkeys(re.findall(r"\bT_[0-9a-f]{5}(?![0-9a-f])", text))):
+        text = text.replace(name, f"table{number}")
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def provenance(results: Results) -> str:
