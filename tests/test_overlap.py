@@ -19,7 +19,7 @@ def pairs(*rows: tuple[str, str, str | None, str | None]) -> PairTable:
 def task(
     queries: dict[str, tuple[str, str]], passages: dict[str, tuple[str, str]], qrels: dict[str, list[str]]
 ) -> RetrievalTask:
-    asked = [(name, name, lang, text, name) for name, (lang, text) in queries.items()]
+    asked = [(name, name.split("-")[0], lang, text, name) for name, (lang, text) in queries.items()]
     held = [(name, lang, text) for name, (lang, text) in passages.items()]
     judged = [(name, doc, 1) for name, docs in qrels.items() for doc in docs]
     tables = [
@@ -43,9 +43,20 @@ TASK = task(
 def test_nothing_in_common_is_nothing_near() -> None:
     found = overlap(pairs(("a", "en", "How old is the moon?", "Some four thousand million years.")), TASK)
     assert found == {
-        **{"queries": 3, "near_question": 0, "near_passage": 0, "inside_passage": 0, "touched": 0},
+        **{"queries": 3, "compared": 3, "near_question": 0, "near_passage": 0, "inside_passage": 0, "touched": 0},
         **{"ids": 1, "near_ids": 0},
     }
+
+
+def test_a_question_asked_in_training_touches_its_translations_too() -> None:
+    both = task(
+        {"q-en": ("en", "Where does the river rise?"), "q-sw": ("sw", "Mto unaanzia wapi?"), "r-sw": ("sw", "Nani alichora?")},
+        {"d": ("sw", "Milimani.")},
+        {"q-en": ["d"], "q-sw": ["d"], "r-sw": ["d"]},
+    )
+    found = overlap(pairs(("a", "en", "Where does the river rise?", None)), both)
+    assert (found["near_question"], found["touched"], found["compared"]) == (2, 2, 2)  # of r nothing was compared
+    assert overlap(pairs(("a", "yo", "Where does the river rise?", LONG)), both)["compared"] == 0
 
 
 def test_a_question_asked_in_training_touches_its_language_alone() -> None:

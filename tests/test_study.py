@@ -321,6 +321,8 @@ def test_the_ledger_judges_both_ways() -> None:
 
 
 def test_an_advantage_within_the_margin_is_none() -> None:
+    small = verdicts(PAPER_LIKE | {"hybrid-0.5": level(0.8, 0.65, 0.553, 50)})  # above x-y by .003, with no noise at all
+    assert small["7"] == claims.CONTRADICTED
     equal = verdicts(ALL_EQUAL)
     assert [equal[n] for n in ("6", "7")] == [claims.CONTRADICTED] * 2  # equivalent to 0, which the interval shows
     assert equal["9"] == claims.OPEN  # no margin was declared for rank distance
@@ -367,13 +369,16 @@ def test_unseen_languages_are_judged_alone() -> None:
 
 def test_data_are_disjoint_if_what_is_near_cannot_move_the_mean_by_the_margin() -> None:
     def verdict(touched: int, inside: int) -> str:
-        near = {"queries": 1000, "touched": touched, "inside_passage": inside}
+        near = {"queries": 1200, "compared": 1000, "touched": touched, "inside_passage": inside}
         table = claims.ledger(made_up(PAPER_LIKE)._replace(overlap={"atlas-qa": near}))
         row = table[table["claim"] == "5"].iloc[0]
         assert row["measured"] == touched / 1000
         return str(row["verdict"])
 
     assert [verdict(10, 0), verdict(11, 0), verdict(11, 11)] == [claims.SUPPORTED, claims.OPEN, claims.CONTRADICTED]
+    nothing = {"queries": 1000, "compared": 0, "touched": 0, "inside_passage": 0}
+    foreign = claims.ledger(made_up(PAPER_LIKE)._replace(overlap={"atlas-qa": nothing})).query("claim == '5'").iloc[0]
+    assert (foreign["verdict"], foreign["tested"]) == (claims.OPEN, "no language in common: nothing to compare")
     unknown = claims.ledger(made_up(PAPER_LIKE)).query("claim == '5'")
     assert unknown["verdict"].tolist() == [claims.OPEN]
 

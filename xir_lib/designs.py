@@ -13,11 +13,10 @@ from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
 from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, compare
 from xir_lib.study import Mixture, Results, load_results
-from xir_lib.tables import HYBRID, MARGIN, comparison_table, group_sums, label, scores, within
+from xir_lib.tables import HYBRID, MARGIN, PURE, comparison_table, free_fixes, group_sums, label, scores, tasks_of, within
 
 PROFILES = ("parallel", "small", "low_resource", "atlas")  # judged on real questions; the demo is not
-PURE = ("x-x-mono", "x-y")
-FIX = "centring+round-robin"  # the strongest free fix of the profiles
+FIX = "centring+round-robin"  # what the figure's last panel has on both sides
 
 
 def read_designs(folder: Path, profiles: Sequence[str] = PROFILES) -> list[Results]:
@@ -25,11 +24,6 @@ def read_designs(folder: Path, profiles: Sequence[str] = PROFILES) -> list[Resul
     if not profiles:
         raise InputError(f"no profile named; name folders of {folder}, such as {PROFILES[0]}")
     return [load_results(Path(folder) / name / "results") for name in profiles]
-
-
-def tasks_of(results: Results) -> list[str]:
-    """Return the tasks of a profile, without those that are a part of another one's questions."""
-    return [evaluation.task for evaluation in results.study.evaluations if "standalone" not in evaluation.task]
 
 
 def design_table(designs: Sequence[Results]) -> pd.DataFrame:
@@ -88,10 +82,12 @@ def language_splits(results: Results, languages: Sequence[str]) -> dict[str, lis
 def shortfall(designs: Sequence[Results], *, language_known: bool) -> pd.DataFrame:
     """Return how far every repair stays below the best one: a choice that is seldom the best may never be far from it.
 
-    A repair is a strategy or `none`, and, if the language of every text is known, each of them with `FIX`. Columns: repair,
-    then per setting the mean and the largest difference in mAP over profiles and tasks (`SETTING mean`, `SETTING worst`).
+    A repair is a strategy or `none`, and, if the language of every text is known, each of them with each free fix that all
+    profiles have. Columns: repair, then per setting the mean and the largest difference in mAP over profiles and tasks
+    (`SETTING mean`, `SETTING worst`). Of a merge the settings of one language are those of its vectors.
     """
-    fixes = ["none", FIX] if language_known else ["none"]
+    shared = [fix for fix in free_fixes(designs[0]) if all(fix in free_fixes(results) for results in designs)]
+    fixes = ["none", *shared] if language_known else ["none"]
     frames = []
     for results in designs:
         table = scores(results)

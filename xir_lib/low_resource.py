@@ -20,7 +20,7 @@ from xir_lib.plots import pair_heatmaps
 from xir_lib.robustness import QUANTILE, VALUES
 from xir_lib.significance import EQUIVALENT, benjamini_hochberg, compare
 from xir_lib.study import Results
-from xir_lib.tables import HYBRID, MARGIN, comparison_table, group_sums, label, pair_cells
+from xir_lib.tables import HYBRID, MARGIN, PURE, comparison_table, group_sums, label, pair_cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,6 @@ _CC100 = (
 )
 XLM_R = frozenset(_CC100.split())
 DIRECTIONS = ("English -> X", "X -> English", "X -> Y")
-PURE = ("x-x-mono", "x-y")
 ALL_PAIRS, OUTSIDE = "all pairs", "outside XLM-R's list"
 PREDICTORS = ("off-the-shelf mAP", "languages in XLM-R's list", "same script", "tokens per word")
 EXACT = 8  # languages up to which all relabellings are tried: 8! = 40,320

@@ -22,15 +22,17 @@ VERBATIM = 30  # characters: shorter passages, such as a name, stand anywhere
 def overlap(pairs: PairTable, task: RetrievalTask) -> dict[str, Any]:
     """Count what of a task is near to what is trained on.
 
-    Returns `queries` and, of them, those whose own text is near a training question (`near_question`), one of whose
-    relevant passages, in any language, is near a training passage (`near_passage`) or inside one (`inside_passage`), and
-    any of these (`touched`); then `ids` trained on and those near a question or passage of the task (`near_ids`). TF-IDF is
-    that of character 3- to 5-grams inside words (words do not exist in Thai or Chinese), with the document frequencies of
-    both sides together; languages that only one side has are left out.
+    Returns `queries` and, of them, those with a text to compare (`compared`: the question, one of its translations or a
+    relevant passage is in a language with training texts of its kind), those that are near a training question, themselves or
+    in translation (`near_question`), those one of whose relevant passages, in any language, is near a training passage
+    (`near_passage`) or inside one (`inside_passage`), and any of these (`touched`); then `ids` trained on and those near a
+    question or passage of the task (`near_ids`). TF-IDF is that of character 3- to 5-grams inside words (words do not exist in
+    Thai or Chinese), with the document frequencies of both sides together; languages that only one side has are left out.
     """
     train = pairs.table.select(["pair_id", "lang", "query", "passage"]).to_pandas()
-    queries = task.queries.select(["query_id", "lang", "text"]).to_pandas()
+    queries = task.queries.select(["query_id", "pair_id", "lang", "text"]).to_pandas()
     passages = task.passages.to_pandas()
+    compared: dict[str, set[str]] = {"query_id": set(), "doc_id": set()}
     near_questions: set[str] = set()
     near_passages: set[str] = set()
     inside: set[str] = set()
@@ -44,20 +46,28 @@ def overlap(pairs: PairTable, task: RetrievalTask) -> dict[str, Any]:
             mine, theirs = here.dropna(subset=column), table[table["lang"] == lang]
             if mine.empty or theirs.empty:
                 continue
+            compared[key] |= {*theirs[key]}
             of_train, of_task = nearest(mine[column], theirs["text"])
             ids |= {*mine["pair_id"][of_train > NEAR]}
             found |= {*theirs[key][of_task > NEAR]}
             if column == "passage":
                 inside |= {*theirs[key][_inside(theirs["text"], mine[column])]}
+
+    def translations(ids: set[str]) -> set[str]:
+        return {*queries["query_id"][queries["pair_id"].isin(queries["pair_id"][queries["query_id"].isin(ids)])]}
+
     qrels = task.qrels.to_pandas().query("relevance > 0")
     by_passage = {*qrels["query_id"][qrels["doc_id"].isin(near_passages)]}
     by_inside = {*qrels["query_id"][qrels["doc_id"].isin(inside)]}
+    by_question = translations(near_questions)
+    known = translations(compared["query_id"]) | {*qrels["query_id"][qrels["doc_id"].isin(compared["doc_id"])]}
     return {
         "queries": len(queries),
-        "near_question": len(near_questions),
+        "compared": len(known),
+        "near_question": len(by_question),
         "near_passage": len(by_passage),
         "inside_passage": len(by_inside),
-        "touched": len(near_questions | by_passage | by_inside),
+        "touched": len(by_question | by_passage | by_inside),
         "ids": train["pair_id"].nunique(),
         "near_ids": len(ids),
     }

@@ -14,9 +14,9 @@ from xir_lib import designs, low_resource, miracl_tables, mixed_pools
 from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
-from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT
+from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR
 from xir_lib.study import Results, Study, load_results
-from xir_lib.tables import MARGIN, advantage, decision_table, main_table, primary_family
+from xir_lib.tables import MARGIN, advantage, decision_table, interval_scope, main_table, primary_family, tasks_of
 
 FAMILY = ["task", "a", "b", "setting", "measure", "difference", "low", "high", "p_holm", "verdict"]  # shown of the family
 ADVANTAGE = (
@@ -40,9 +40,10 @@ READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias
 
 def findings(results: Results) -> list[str]:
     """Return the report's first sentences, a null result first; every number is computed here from the results."""
-    sentences = [_counted(primary_family(results)["verdict"], len(results.study.seeds))]
-    for evaluation in results.study.evaluations:
-        table = main_table(results, evaluation.task).set_index(["strategy", "free fix"])["multilingual mAP"]
+    family = primary_family(results)
+    sentences = [_counted(family["verdict"][family["task"].isin(tasks_of(results))], interval_scope(results))]
+    for task in tasks_of(results):
+        table = main_table(results, task).set_index(["strategy", "free fix"])["multilingual mAP"]
         parts = [f"{table['none', 'none']:.3f} off the shelf"]
         free = [rival for rival in results.study.rivals if rival != "none"]
         if free:
@@ -53,16 +54,16 @@ def findings(results: Results) -> list[str]:
         if free:
             both = table[[name for name in table.index if name[0] in results.study.strategies and name[1] != "none"]]
             parts.append(f"{both.min():.3f} to {both.max():.3f} with both")
-        sentences.append(f"Multilingual mAP on {evaluation.task}: {'; '.join(parts)}.")
+        sentences.append(f"Multilingual mAP on {task}: {'; '.join(parts)}.")
     return sentences
 
 
-def _counted(verdicts: pd.Series, seeds: int) -> str:
-    counts = {name: int((verdicts == name).sum()) for name in (A_BETTER, B_BETTER, EQUIVALENT)}
-    better, worse, equal = counts.values()
-    over = f"{seeds} training seeds and groups of questions" if seeds > 1 else "groups of questions, one training seed"
-    scope = f"Holm-adjusted p, 95 % intervals over {over}"
-    rest = f"{equal} equivalent within {MARGIN} mAP, {len(verdicts) - better - worse - equal} undecided ({scope})."
+def _counted(verdicts: pd.Series, scope: str) -> str:
+    counts = {name: int((verdicts == name).sum()) for name in (A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR)}
+    better, worse, equal, not_worse = counts.values()
+    scope = f"Holm-adjusted p, 95 % intervals over {scope}"
+    rest = f"{equal} equivalent within {MARGIN} mAP, {f'{not_worse} not worse, ' if not_worse else ''}"
+    rest += f"{len(verdicts) - sum(counts.values())} undecided ({scope})."
     if not better + worse:
         return f"None of {len(verdicts)} comparisons of hybrid batches with the pure strategies finds a difference: {rest}"
     what = f"Hybrid batches against the pure strategies, {len(verdicts)} comparisons"
@@ -201,7 +202,7 @@ def profile_page(results: Results) -> str:
     lines += [
         "## The declared family",
         "",
-        f"95 % intervals over groups of questions, Holm-adjusted p, margin {MARGIN} mAP:",
+        f"95 % intervals over {interval_scope(results)}; Holm-adjusted p; margin {MARGIN} mAP:",
         "",
     ]
     lines += [*_markdown(primary_family(results)[FAMILY]), "", "## What each repair does", "", REPAIRS, ""]

@@ -23,6 +23,7 @@ from xir_lib.study import Results
 PAPER_NAMES = {"xquad-r": "XQuAD-R", "mlqa-r": "MLQA-R"}
 PAPER_STRATEGIES = {"x-x-mono": "x_x_mono", "x-y": "x_y", "hybrid-0.5": "hybrid"}
 HYBRID = "hybrid-0.5"
+PURE = ("x-x-mono", "x-y")
 MARGIN = 0.01  # mAP; a smaller difference does not matter; declared before any run
 COMPARED = [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_DISTANCE)]
 
@@ -75,6 +76,22 @@ def within(sums: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     return sums[sums["query_lang"].isin(languages) & sums["pool"].isin([*languages, "all"])]
 
 
+def tasks_of(results: Results) -> list[str]:
+    """Return the tasks of a profile, without those that are a part of another one's questions."""
+    return [evaluation.task for evaluation in results.study.evaluations if "standalone" not in evaluation.task]
+
+
+def free_fixes(results: Results) -> list[str]:
+    """Return what costs no training and leaves the encoder in use: the rivals but `none` and BM25."""
+    return [rival for rival in results.study.rivals if rival != "none" and not parse_rival(rival).lexical]
+
+
+def interval_scope(results: Results) -> str:
+    """Say what the intervals of a profile cover."""
+    seeds = len(results.study.seeds)
+    return f"groups of questions and {seeds} training seeds" if seeds > 1 else "groups of questions, one training seed"
+
+
 def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False) -> pd.DataFrame:
     """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and rank distance.
 
@@ -118,7 +135,7 @@ def comparison_table(keys: list[dict[str, str]], results: list[Comparison], *, f
 
 def primary_family(results: Results) -> pd.DataFrame:
     """Compare hybrid with the two pure strategies on every task: the declared family, with Holm-adjusted p-values."""
-    others = [name for name in ("x-x-mono", "x-y") if name in results.study.strategies]
+    others = [name for name in PURE if name in results.study.strategies]
     if HYBRID not in results.study.strategies or not others:
         raise InputError(f"the profile trains {', '.join(results.study.strategies)}; {HYBRID} and a pure strategy are needed")
     return comparisons(results, [(HYBRID, "none", other, "none") for other in others], family=True)
@@ -135,7 +152,7 @@ def against_none(results: Results) -> pd.DataFrame:
 
 
 def decision_table(results: Results) -> pd.DataFrame:
-    """Return what a user can do about an encoder, and what it does: every free fix, every strategy, and that with the last fix.
+    """Return what a user can do about an encoder, and what it does: every free fix, every strategy, and both together.
 
     Columns: repair, `language known of` (which texts, when searching), minutes (of training, mean over seeds, on the machine of
     the runs), then per task the difference in mAP from the encoder as it is: `TASK multi`, and with its 95 % interval `TASK
@@ -144,9 +161,9 @@ def decision_table(results: Results) -> pd.DataFrame:
     """
     tasks = [evaluation.task for evaluation in results.study.evaluations]
     minutes = pd.DataFrame([{"strategy": run["settings"]["strategy"], "minutes": run["seconds"] / 60} for run in results.runs])
-    fixes = [rival for rival in results.study.rivals if rival != "none" and not parse_rival(rival).lexical]
-    repairs = [("none", fix) for fix in fixes] + [(strategy, "none") for strategy in results.study.strategies]
-    repairs += [(strategy, fixes[-1]) for strategy in results.study.strategies if fixes]
+    strategies = results.study.strategies
+    repairs = [("none", fix) for fix in free_fixes(results)] + [(strategy, "none") for strategy in strategies]
+    repairs += [(strategy, fix) for fix in free_fixes(results) for strategy in strategies]
     table = scores(results).query("setting == 'multilingual' and measure == 'mAP'")
     values = table.set_index(["task", "strategy", "rival"])["value"]
     rows = []
@@ -167,20 +184,23 @@ def decision_table(results: Results) -> pd.DataFrame:
 
 
 def advantage(results: Results) -> pd.DataFrame:
-    """Return the hybrid minus every other strategy and minus the encoder as it is, and what is left of it with the last fix.
+    """Return the hybrid minus every other strategy and minus the encoder as it is, and what is left of it with a merge.
 
     Columns: task, `hybrid minus`, then differences with their 95 % interval: mAP in the three settings, multilingual mAP with
-    the free fix on both sides, rank distance. The last row of a task says what training adds.
+    each free fix that merges rankings on both sides, rank distance. The last row of a task says what training adds.
     """
     others = [*(name for name in results.study.strategies if name != HYBRID), "none"]
-    fix = ([rival for rival in results.study.rivals if rival != "none" and not parse_rival(rival).lexical] or ["none"])[-1]
+    fixes = [fix for fix in free_fixes(results) if merges(fix)]
     rows = []
     plain = comparisons(results, [(HYBRID, "none", other, "none") for other in others])
-    fixed = comparisons(results, [(HYBRID, fix, other, fix) for other in others]) if fix != "none" else plain[:0]
+    fixed = comparisons(results, [(HYBRID, fix, other, fix) for fix in fixes for other in others]) if fixes else plain[:0]
     for evaluation in results.study.evaluations:
         for other in others:
             row: dict[str, Any] = {"task": evaluation.task, "hybrid minus": other}
-            for column, table, b in (("", plain, other), (f", both with {fix}", fixed, label(other, fix))):
+            for column, table, b in (
+                ("", plain, other),
+                *((f", both with {fix}", fixed, label(other, fix)) for fix in fixes),
+            ):
                 mine = table[(table["task"] == evaluation.task) & (table["b"] == b)]
                 for found in mine.itertuples():
                     if found.measure == "mAP" and (not column or found.setting == "multilingual"):
