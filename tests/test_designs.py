@@ -9,9 +9,9 @@ from test_study import ALL_EQUAL, PAPER_LIKE, level, made_up
 
 from xir_lib import designs
 from xir_lib.errors import InputError
-from xir_lib.graph import DESIGNS
-from xir_lib.report import designs_block, fill_readme
-from xir_lib.study import Results
+from xir_lib.graph import AVERAGES, DESIGNS
+from xir_lib.report import averages_block, designs_block, fill_readme
+from xir_lib.study import Results, load_results
 from xir_lib.tables import save_table
 
 
@@ -113,3 +113,16 @@ def test_the_committed_page_is_that_of_the_committed_results(tmp_path: Path) -> 
     text = (DESIGNS / "README.md").read_text(encoding="utf-8")
     assert fill_readme(text, DESIGNS.name, {"tables": designs_block(DESIGNS)}) == text
     assert fill_readme(text, DESIGNS.name, {"tables": ""}) != text
+
+
+def test_the_committed_averages_are_those_of_their_files() -> None:
+    results = load_results(AVERAGES.parent / "parallel" / "results")
+    table = designs.averages(AVERAGES, results)
+    assert len(table) == 2 * 2 * 4  # averages, tasks, three settings and the fixed one
+    hybrid = {(e["task"], e["rival"]): e["settings"] for e in results.evaluations if e["run"] == "hybrid-0.5-s0"}
+    for row in table.to_dict("records"):  # the printed means differ by what the sums per group say
+        level = hybrid[row["task"], row["free fix"]][row["setting"]]["mAP"]
+        assert row["mAP"] - level == pytest.approx(row["difference"], abs=1e-9)
+    text = (AVERAGES / "README.md").read_text(encoding="utf-8")
+    assert fill_readme(text, AVERAGES.name, {"tables": averages_block(AVERAGES)}) == text
+    assert fill_readme(text, AVERAGES.name, {"tables": ""}) != text

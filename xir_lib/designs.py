@@ -4,8 +4,10 @@ Profiles differ in several things at once (training text, languages, amount), so
 not which of these things decides; nothing is adjusted over profiles.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -102,6 +104,29 @@ def shortfall(designs: Sequence[Results], *, language_known: bool) -> pd.DataFra
     table = pd.DataFrame({f"{setting} {name}": part.loc[setting] for setting in SETTINGS for name, part in parts.items()})
     order = [label(strategy, fix) for fix in fixes for strategy in ("none", *PURE, HYBRID)]
     return table.loc[order].rename_axis("repair").reset_index()
+
+
+def averages(folder: Path, results: Results) -> pd.DataFrame:
+    """Return models of averaged weights minus the hybrid, seed 0, without free fixes and with `FIX` on both sides.
+
+    `folder` has what `xir evaluate` wrote, MODEL/TASK. Columns: average, task, free fix, setting, measure, mAP (the average's),
+    then those of `comparison_table`; nothing is adjusted.
+    """
+    keys: list[dict[str, Any]] = []
+    found = []
+    for plain in sorted(Path(folder).glob("*/*/metrics.json")):
+        name, task = plain.parts[-3:-1]
+        for fix in ("none", FIX):
+            mine = plain.parent / ("" if fix == "none" else FIX)
+            hybrid = group_sums(results, task, HYBRID, fix)
+            pair = pd.read_parquet(mine / "group_sums.parquet"), hybrid[hybrid["seed"] == 0].drop(columns="seed")
+            level = json.loads((mine / "metrics.json").read_text(encoding="utf-8"))["settings"]
+            for setting in SETTINGS if fix == "none" else SETTINGS[-1:]:
+                n, seed = results.study.resamples, results.study.report_seed
+                found.append(compare(*pair, setting=setting, measure="mAP", n_resamples=n, seed=seed))
+                key = {"average": name, "task": task, "free fix": fix, "setting": setting, "measure": "mAP"}
+                keys.append({**key, "mAP": level[setting]["mAP"]})
+    return comparison_table(keys, found, family=False)
 
 
 def answers(designs: Sequence[Results], table: pd.DataFrame) -> list[str]:

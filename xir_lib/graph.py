@@ -15,7 +15,16 @@ from xir_lib import designs, mixed_pools
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
 from xir_lib.plots import designs_figure, mixed_figure, save_figure
-from xir_lib.report import curve_block, designs_block, fill_readme, miracl_block, mixed_block, profile_page, readme_blocks
+from xir_lib.report import (
+    averages_block,
+    curve_block,
+    designs_block,
+    fill_readme,
+    miracl_block,
+    mixed_block,
+    profile_page,
+    readme_blocks,
+)
 from xir_lib.study import Mixture, load_results, load_study, load_training
 from xir_lib.tables import MARGIN
 
@@ -23,7 +32,9 @@ SNAKEFILE = REPO / "Snakefile"
 MIRACL = REPO / "figures" / "miracl-yo"  # what `xir evaluate --task miracl-yo --out` wrote, without the rankings
 MIXED = REPO / "figures" / "mixed-yo"  # what `xir mix` wrote, a folder per model, without the examples' texts
 CURVES = REPO / "figures" / "fit_curve"  # what `xir evaluate --fit-curve` wrote, a folder per task
+AVERAGES = REPO / "figures" / "averaged"  # what `xir evaluate` wrote of models of averaged weights, without per_query.parquet
 DESIGNS = REPO / "figures" / "when_hybrid"  # what notebook 06 shows of all profiles
+BLOCKS = {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block, DESIGNS: designs_block, AVERAGES: averages_block}
 
 
 def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run: bool = False) -> Path:
@@ -65,7 +76,7 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
 def publish(params: Path, *, build: Path | None = None) -> Path:
     """Copy results and figures of a finished profile into `figures/PROFILE`, and its numbers into the README's blocks.
 
-    The pages on MIRACL Yoruba, the mixed pools, the curve and all profiles together get their tables and figures anew as well.
+    The pages that belong to no single profile (`BLOCKS`) get their tables and figures anew as well.
     """
     study = load_study(params)
     build = build or REPO / "build" / study.profile
@@ -74,12 +85,6 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     results = load_results(build / "results")
     text = readme.read_text(encoding="utf-8")
     pages = {readme: fill_readme(text, study.profile, readme_blocks(results, text))}
-    for folder, block in {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block}.items():
-        if (page := folder / "README.md").exists():
-            pages[page] = fill_readme(page.read_text(encoding="utf-8"), folder.name, {"tables": block(folder)})
-    if MIXED.exists():
-        table = mixed_pools.cost_table(mixed_pools.read(MIXED))
-        save_figure(mixed_figure(table), table, MIXED, "mixed_pools")
     with atomic_path(target) as temporary:
         shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
@@ -87,10 +92,13 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
         for measured in target.glob("*.txt"):  # what was measured by hand, such as the cost of a run
             shutil.copy(measured, temporary)
         shutil.rmtree(target, ignore_errors=True)
+    table = mixed_pools.cost_table(mixed_pools.read(MIXED))
+    save_figure(mixed_figure(table), table, MIXED, "mixed_pools")
     table = designs.effects(designs.read_designs(DESIGNS.parent))
     save_figure(designs_figure(table[table["languages"] == "all"], MARGIN), table, DESIGNS, "06_effects")
-    page = DESIGNS / "README.md"
-    pages[page] = fill_readme(page.read_text(encoding="utf-8"), DESIGNS.name, {"tables": designs_block(DESIGNS)})
+    for folder, block in BLOCKS.items():
+        page = folder / "README.md"
+        pages[page] = fill_readme(page.read_text(encoding="utf-8"), folder.name, {"tables": block(folder)})
     for page, text in pages.items():
         with atomic_path(page) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -245,6 +245,14 @@ def designs_block(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def averages_block(folder: Path) -> str:
+    """Return the page's part on averaged weights; the hybrid's results lie beside `folder`, in `parallel`."""
+    table = designs.averages(folder, load_results(folder.parent / "parallel" / "results"))
+    return "\n".join(
+        _markdown(table[["average", "task", "free fix", "setting", "mAP", "difference", "low", "high", "verdict"]])
+    )
+
+
 def curve_block(folder: Path) -> str:
     """Return the README's part on how many texts centring needs, as Markdown; `folder` has a `fit_curve.csv` per task."""
     tables = []

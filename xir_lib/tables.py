@@ -114,7 +114,7 @@ def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *,
     return comparison_table(keys, found, family=family)
 
 
-def comparison_table(keys: list[dict[str, str]], results: list[Comparison], *, family: bool) -> pd.DataFrame:
+def comparison_table(keys: list[dict[str, Any]], results: list[Comparison], *, family: bool) -> pd.DataFrame:
     """Put comparisons behind their keys, which name the `measure`.
 
     Columns: difference (a minus b), low, high (95 %), p, p_non_inferior (a to b, at `MARGIN`; mAP only), mde (minimum
