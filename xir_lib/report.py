@@ -248,9 +248,8 @@ def designs_block(folder: Path) -> str:
 def averages_block(folder: Path) -> str:
     """Return the page's part on averaged weights; the hybrid's results lie beside `folder`, in `parallel`."""
     table = designs.averages(folder, load_results(folder.parent / "parallel" / "results"))
-    return "\n".join(
-        _markdown(table[["average", "task", "free fix", "setting", "mAP", "difference", "low", "high", "verdict"]])
-    )
+    columns = ["average", "seeds", "task", "minus", "free fix", "setting", "mAP", "difference", "low", "high", "verdict"]
+    return "\n".join(_markdown(table[columns]))
 
 
 def curve_block(folder: Path) -> str:
