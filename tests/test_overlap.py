@@ -59,7 +59,7 @@ def test_a_question_asked_in_training_touches_its_translations_too() -> None:
     assert overlap(pairs(("a", "yo", "Where does the river rise?", LONG)), both)["compared"] == 0
 
 
-def test_a_question_asked_in_training_touches_its_language_alone() -> None:
+def test_a_question_asked_in_training_is_sought_in_its_language_alone() -> None:
     found = overlap(pairs(("a", "en", "Where does the river rise?", "x"), ("b", "sw", "Nani?", None)), TASK)
     assert (found["near_question"], found["touched"], found["near_ids"], found["ids"]) == (1, 1, 1, 2)
     other = overlap(pairs(("a", "yo", "Where does the river rise?", None)), TASK)  # the same words, another language

@@ -204,7 +204,8 @@ def test_p_and_difference_are_those_of_the_sums_averaged_over_seeds():
     a, b, n = seeded(12)
     crossed, averaged = run(a, b, n), run(a.mean(axis=0), b.mean(axis=0), n)
     assert crossed.difference == pytest.approx(averaged.difference)
-    assert crossed.p >= averaged.p  # the seeds can only make it larger
+    t_test = 2 * stats.t.sf(abs(crossed.difference) / crossed.se, crossed.df)
+    assert crossed.p == pytest.approx(max(averaged.p, t_test))  # the seeds can only make it larger
     assert crossed.se_groups == pytest.approx(averaged.se)
     assert crossed.se > averaged.se
 
@@ -362,17 +363,20 @@ def test_the_same_data_by_single_query_finds_what_is_not_there():
     assert hits > 2 * binomial_bounds(simulations, 0.05)[1]
 
 
-@pytest.mark.parametrize(("groups", "seeds", "seed_share"), [(48, 3, 0), (48, 3, 1), (48, 5, 1), (48, 3, 4), (16, 3, 2.5)])
-def test_several_seeds_cover_and_find_nothing_too_often(groups, seeds, seed_share):
+@pytest.mark.parametrize(
+    ("groups", "seeds", "seed_share", "least"),
+    [(48, 3, 0, 0.92), (48, 3, 1, 0.92), (48, 5, 1, 0.92), (48, 3, 4, 0.9), (16, 3, 2.5, 0.9)],
+)
+def test_several_seeds_cover_and_find_nothing_too_often(groups, seeds, seed_share, least):
     results = simulate(SIMULATIONS, groups=groups, seeds=seeds, seed_share=seed_share)
-    high = binomial_bounds(SIMULATIONS, 0.06)[1]  # three seeds that decide all are a little liberal
-    assert np.sum([result.p < 0.05 for result in results]) <= high
-    missed = np.sum([not result.low <= 0 <= result.high for result in results])
-    assert missed <= binomial_bounds(SIMULATIONS, 0.07)[1]
-    assert np.sum([result.p_non_inferior(0.001) < 0.05 for result in results]) <= high
+    assert least <= np.mean([result.low <= 0 <= result.high for result in results]) <= 0.99
+    found = np.mean([result.p < 0.05 for result in results])
+    named = np.mean([verdict(result, margin=None).endswith("better") for result in results])
+    assert named <= found <= 1 - least
+    assert np.mean([result.p_non_inferior(0.001) < 0.05 for result in results]) <= 1 - least
     if seed_share:  # the groups alone, which do not see that the next training would differ
-        alone = [abs(result.difference) > 1.96 * result.se_groups for result in results]
-        assert np.sum(alone) > high
+        alone = np.mean([abs(result.difference) > 1.96 * result.se_groups for result in results])
+        assert alone > max(binomial_bounds(SIMULATIONS, 0.05)[1] / SIMULATIONS, found)
 
 
 @pytest.mark.parametrize(("seeds", "seed_share"), [(1, 0), (5, 0.25)])

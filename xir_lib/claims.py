@@ -17,7 +17,7 @@ from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
 from xir_lib.significance import A_BETTER, ALPHA, B_BETTER, EQUIVALENT, NON_INFERIOR, NOT_DECIDABLE, Comparison, compare, holm
 from xir_lib.significance import verdict as decided
-from xir_lib.study import Mixture, Results
+from xir_lib.study import Results
 from xir_lib.tables import (
     HYBRID,
     MARGIN,
@@ -31,6 +31,7 @@ from xir_lib.tables import (
     label,
     merges,
     published,
+    trained_languages,
     within,
 )
 
@@ -184,9 +185,7 @@ def _disjoint(results: Results) -> list[dict[str, Any]]:
         compared, verbatim = counts["compared"], counts["inside_passage"]
         share, inside = counts["touched"] / compared, verbatim / compared
         verdict = CONTRADICTED if inside > MARGIN else SUPPORTED if share <= MARGIN else OPEN
-        finding = (
-            f"{counts['touched']} of {counts['compared']} queries; a relevant passage verbatim: {counts['inside_passage']}"
-        )
+        finding = f"{counts['touched']} of {compared} queries; a relevant passage verbatim: {verbatim}"
         tested = "share of the queries compared that have a near-duplicate in training"
         rows.append({**claim, "task": task, "tested": tested, "measured": share, "finding": finding, "verdict": verdict})
     return rows
@@ -198,9 +197,7 @@ def _compare(results: Results, task: str, a: str, b: str, setting: str, measure:
         raise InputError(f"a run of {', '.join(missing)}")
     sums = [group_sums(results, task, name, "none") for name in (a, b)]
     if unseen:
-        data = results.study.data
-        trained = {*([] if isinstance(data, Mixture) else data.languages)}
-        languages = {*sums[0]["query_lang"]} - trained
+        languages = {*sums[0]["query_lang"]} - trained_languages(results)
         if len(languages) < 2:
             raise InputError("a task with two languages that were not trained on")
         sums = [within(one, sorted(languages)) for one in sums]

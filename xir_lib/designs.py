@@ -14,8 +14,20 @@ import pandas as pd
 from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
 from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, compare
-from xir_lib.study import Mixture, Results, load_results
-from xir_lib.tables import HYBRID, MARGIN, PURE, comparison_table, free_fixes, group_sums, label, scores, tasks_of, within
+from xir_lib.study import Results, load_results
+from xir_lib.tables import (
+    HYBRID,
+    MARGIN,
+    PURE,
+    comparison_table,
+    free_fixes,
+    group_sums,
+    label,
+    scores,
+    tasks_of,
+    trained_languages,
+    within,
+)
 
 PROFILES = ("parallel", "small", "low_resource", "atlas")  # judged on real questions; the demo is not
 FIX = "centring+round-robin"  # what the figure's last panel has on both sides
@@ -74,8 +86,7 @@ def effects(designs: Sequence[Results]) -> pd.DataFrame:
 
 def language_splits(results: Results, languages: Sequence[str]) -> dict[str, list[str]]:
     """Return `all` languages of a task, and if there are two of either those trained on and those unseen."""
-    data = results.study.data
-    trained = set() if isinstance(data, Mixture) else {*data.languages}
+    trained = trained_languages(results)
     parts = {"trained": [lang for lang in languages if lang in trained]}
     parts["unseen"] = [lang for lang in languages if lang not in trained]
     return {"all": list(languages), **(parts if min(map(len, parts.values())) > 1 else {})}

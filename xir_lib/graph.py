@@ -32,7 +32,7 @@ SNAKEFILE = REPO / "Snakefile"
 MIRACL = REPO / "figures" / "miracl-yo"  # what `xir evaluate --task miracl-yo --out` wrote, without the rankings
 MIXED = REPO / "figures" / "mixed-yo"  # what `xir mix` wrote, a folder per model, without the examples' texts
 CURVES = REPO / "figures" / "fit_curve"  # what `xir evaluate --fit-curve` wrote, a folder per task
-AVERAGES = REPO / "figures" / "averaged"  # what `xir evaluate` wrote of models of averaged weights, without per_query.parquet
+AVERAGES = REPO / "figures" / "averaged"  # what `xir evaluate` wrote of averaged weights; per group mAP alone
 DESIGNS = REPO / "figures" / "when_hybrid"  # what notebook 06 shows of all profiles
 BLOCKS = {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block, DESIGNS: designs_block, AVERAGES: averages_block}
 

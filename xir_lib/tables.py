@@ -18,7 +18,7 @@ from xir_lib.metrics import CELL, SETTINGS, random_average_precision
 from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival
 from xir_lib.significance import Comparison, compare, design_effect, holm, verdict
-from xir_lib.study import Results
+from xir_lib.study import Mixture, Results
 
 PAPER_NAMES = {"xquad-r": "XQuAD-R", "mlqa-r": "MLQA-R"}
 PAPER_STRATEGIES = {"x-x-mono": "x_x_mono", "x-y": "x_y", "hybrid-0.5": "hybrid"}
@@ -79,6 +79,12 @@ def within(sums: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
 def tasks_of(results: Results) -> list[str]:
     """Return the tasks of a profile, without those that are a part of another one's questions."""
     return [evaluation.task for evaluation in results.study.evaluations if "standalone" not in evaluation.task]
+
+
+def trained_languages(results: Results) -> set[str]:
+    """Return the languages of the training pairs; a mixture, which is never trained on, has none."""
+    data = results.study.data
+    return set() if isinstance(data, Mixture) else {*data.languages}
 
 
 def free_fixes(results: Results) -> list[str]:
