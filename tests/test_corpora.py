@@ -12,7 +12,7 @@ import pytest
 
 from xir_lib.corpora import lareqa, mlqa, squad
 from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
-from xir_lib.corpora.splits import components, pair_counts, split_by_group
+from xir_lib.corpora.splits import components, one_language_per_id, pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.samplers import PairIndex, StrategyBatchSampler
@@ -508,3 +508,27 @@ def test_paragraphs_lie_within_articles(real: Path, name: str) -> None:
     queries = lareqa.load_task(name, folder=real / name).queries
     units = {(row["group"], row["paragraph"]) for row in queries.select(["group", "paragraph"]).to_pylist()}
     assert len(units) == len({paragraph for _, paragraph in units}) == PARAGRAPHS[name]
+
+
+def test_one_language_per_id_leaves_nothing_parallel() -> None:
+    languages = ["aa", "bb", "cc"]
+    texts = [  # three ids of one passage, in three languages
+        (f"q{n}", lang, f"{n} {lang}?", f"p{n // 3}", f"{n // 3} {lang}") for n in range(60) for lang in languages
+    ]
+    texts += [  # two ids share a passage and have no language in common; one has its question and its passage in different ones
+        ("left", "aa", "l", "shared", "s"),
+        ("right", "bb", "r", "shared", "s"),
+        ("parted", "aa", "p", None, None),
+        ("parted", "bb", None, "apart", "a"),
+    ]
+    rows = [dict(zip(PAIR_SCHEMA.names, (*row, "g"), strict=True)) for row in texts]
+    pairs = PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA))
+    kept = one_language_per_id(pairs, seed=0)
+    assert set(kept.pair_ids) == {f"q{n}" for n in range(60)}
+    frame = kept.table.to_pandas()
+    assert frame.groupby("pair_id")["lang"].nunique().eq(1).all()
+    assert frame.groupby("passage_id")["lang"].nunique().eq(1).all()
+    counts = frame["lang"].value_counts()
+    assert counts.max() - counts.min() <= 3  # ids of one passage
+    assert one_language_per_id(pairs, seed=0).table.equals(kept.table)
+    assert not one_language_per_id(pairs, seed=1).table.equals(kept.table)

@@ -74,6 +74,9 @@ def test_hours_and_memory_by_hand() -> None:
     assert found["gpu_hours"]["A100"] == pytest.approx(flops / (0.3 * 312e12) / 3600)
     assert found["gpu_hours"]["A100"] / found["gpu_hours"]["H100"] == pytest.approx(989 / 312)
     assert found["optimiser_gb"] == pytest.approx(277_453_056 * 16 / 1e9)  # all but the pooler
+    again = estimate(config, **RUN, queries=2)  # 16 tokens more per pair
+    assert again["tokens"] == 12_800_000
+    assert again["flops"] - flops == pytest.approx(1e5 * (6 * 85_056_000 * 16 + 110_592 * 16**2))
     assert estimate(config, **RUN, utilisation=0.6)["gpu_hours"]["A100"] == pytest.approx(found["gpu_hours"]["A100"] / 2)
     small = estimate(config, **RUN, vocab=50_002)
     assert small["flops"] == found["flops"]

@@ -6,7 +6,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from test_encoders import build_tiny
 
-from xir_lib.losses import SortedBatchLoss
+from xir_lib.losses import ParallelQueryLoss, SortedBatchLoss
 
 QUERIES = ["a b", "c", "d e f g h i j k l m n o p", "g h i", "ab cd ef", "p o n m"]
 PASSAGES = ["b a " * 9, "c c", "h", "m n o p " * 4, "d", "ef gh"]
@@ -20,10 +20,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
 
 
 def loss_and_gradients(
-    loss: MultipleNegativesRankingLoss, model: SentenceTransformer
+    loss: MultipleNegativesRankingLoss,
+    model: SentenceTransformer,
+    columns: tuple[list[str], ...] = (QUERIES, PASSAGES, NEGATIVES),
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.zero_grad()
-    value = loss([model.preprocess(texts) for texts in (QUERIES, PASSAGES, NEGATIVES)], torch.empty(0))
+    value = loss([model.preprocess(texts) for texts in columns], torch.empty(0))
     value.backward()
     return value.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -63,3 +65,27 @@ def test_recomputing_changes_no_gradient_even_with_dropout(model: SentenceTransf
     assert found[0][0] == found[1][0] != plain[0]  # dropout was on
     for name, gradient in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_the_parallel_term_is_torch_s_symmetric_divergence(model: SentenceTransformer) -> None:
+    parallel, scale = QUERIES[1:] + QUERIES[:1], 20.0
+    vectors = [
+        torch.nn.functional.normalize(model(model.preprocess(texts))["sentence_embedding"], dim=1)
+        for texts in (QUERIES, parallel, PASSAGES + NEGATIVES)
+    ]
+    one, other = ((queries @ vectors[2].T * scale).log_softmax(dim=1) for queries in vectors[:2])
+    both = [torch.nn.functional.kl_div(*pair, log_target=True, reduction="batchmean") for pair in ((one, other), (other, one))]
+    columns = (QUERIES, PASSAGES, NEGATIVES, parallel)
+    value, gradients = loss_and_gradients(ParallelQueryLoss(model, query_kl=0.7, scale=scale), model, columns)
+    plain, without = loss_and_gradients(SortedBatchLoss(model, scale=scale), model)
+    assert both[0] > 0.01
+    torch.testing.assert_close(value - plain, 0.7 * (sum(both) / 2).detach(), rtol=1e-4, atol=1e-5)
+    assert any(not torch.allclose(gradients[name], without[name], rtol=1e-2) for name in without)
+
+
+def test_a_query_that_is_its_own_parallel_adds_nothing(model: SentenceTransformer) -> None:
+    value, gradients = loss_and_gradients(ParallelQueryLoss(model, query_kl=3.0), model, (QUERIES, PASSAGES, QUERIES))
+    expected, wanted = loss_and_gradients(SortedBatchLoss(model), model, (QUERIES, PASSAGES))
+    torch.testing.assert_close(value, expected)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5, msg=name)

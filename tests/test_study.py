@@ -66,8 +66,8 @@ def made_up(levels: dict[str, dict[str, float]], groups: int = 40) -> Results:
         evaluations.append({**key, "settings": settings, "bias": bias, "counts": counts})
     study = Study(**profile(resamples=500, rivals=["none"], untrained=False))
     mix = {"same-language": 640, "cross-language": 640}
-    settings = {"strategy": "hybrid-0.5", "seed": 0, "steps": 40}
-    runs = [{"settings": settings, "realised": {"pairs": mix}, "pairs": {"ids": 640, "languages": list(LANGS)}}]
+    common = {"realised": {"pairs": mix}, "pairs": {"ids": 640, "languages": list(LANGS)}}
+    runs = [{"settings": {"strategy": name, "seed": 0, "steps": 40}, **common} for name in study.strategies]
     return Results(study, runs, evaluations, pd.DataFrame(rows), {})
 
 
@@ -120,6 +120,12 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"evaluations": [{"task": "mlqa-r", "fit": "own"}]}, "evaluations.0.fit"),
         ({3: "x"}, "3"),
         ({"data": {"source": "wikipedia"}}, "data: .*'wikipedia'"),
+        ({"variants": {"kl": {"strategy": "x-y", "query_kl": 1.0}}}, "variant 'kl' is not among the strategies"),
+        ({"strategies": ["kl"], "variants": {"kl": {"query_kl": 1.0}}}, "variant 'kl' holds query_kl; it needs strategy"),
+        ({"strategies": ["kl"], "variants": {"kl": {"strategy": "x-y", "seed": 1}}}, "variant 'kl' .*no seed"),
+        ({"strategies": ["kl-s0"], "variants": {"kl-s0": {"strategy": "x-y"}}}, "variant 'kl-s0' cannot name a folder"),
+        ({"strategies": ["k/l"], "variants": {"k/l": {"strategy": "x-y"}}}, "variant 'k/l' cannot name a folder"),
+        ({"strategies": ["kl"], "variants": {"kl": {"strategy": "x-y", "kl": 1}}}, "kl: Extra inputs"),
         ({"data": {"source": "mixture", "datasets": [], "query_tokens": 1, "passage_tokens": 1}}, "at least 2 items"),
         ({"data": profile()["data"] | {"query_tokens": 9}}, "query_tokens: Extra inputs"),
     ],
@@ -130,6 +136,14 @@ def test_a_wrong_profile_is_refused_in_one_line(tmp_path: Path, change: dict[str
     with pytest.raises(InputError, match=message) as error:
         load_study(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_variant_has_settings_of_its_own_and_the_rest_of_the_profile() -> None:
+    variants = {"hotter": {"strategy": "x-y", "temperature": 0.5}}
+    study = Study(**profile() | {"strategies": ["x-y", "hotter"], "variants": variants, "seeds": [3]})
+    plain, hotter = study.settings("x-y", 3), study.settings("hotter", 3)
+    assert study.runs[-2:] == ["x-y-s3", "hotter-s3"]
+    assert hotter == plain.model_copy(update={"temperature": 0.5}) != plain
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [", ""])
@@ -411,7 +425,8 @@ def test_sanity_checks_can_fail() -> None:
 def test_a_result_without_a_run_of_each_strategy_still_has_a_ledger() -> None:
     results = made_up({name: value for name, value in PAPER_LIKE.items() if name != "x-y"})
     study = results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.5"]})
-    table = claims.ledger(results._replace(study=study)).set_index("claim", drop=False)
+    runs = [run for run in results.runs if run["settings"]["strategy"] != "x-y"]
+    table = claims.ledger(results._replace(study=study, runs=runs)).set_index("claim", drop=False)
     assert set(table.loc[["6"], "verdict"]) == {f"{claims.OPEN} (1 seed only)"}
     assert set(table.loc[["6"], "tested"]) == {"needs a run of x-y"}
 

@@ -109,6 +109,10 @@ def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: 
     stamp = (out / "run.json").stat().st_mtime_ns
     train(encoder, toy_pairs(), settings, out)
     assert (out / "run.json").stat().st_mtime_ns == stamp
+    older = json.loads((out / "run.json").read_text())
+    del older["settings"]["query_kl"]  # a record from before there was this setting
+    (out / "run.json").write_text(json.dumps(older))
+    assert train(encoder, toy_pairs(), settings, out) == older
     other = settings.model_copy(update={"seed": 9})
     with pytest.raises(InputError, match="holds another run"):
         train(encoder, toy_pairs(), other, out)
@@ -314,6 +318,31 @@ def test_pure_batches_have_pure_marginals(encoder: str, tmp_path: Path) -> None:
     assert run["realised"]["pairs"] == {"same-language": 48, "cross-language": 0}
     assert run["realised"]["query_lang"] == run["realised"]["doc_lang"]
     assert all(count % 8 == 0 for count in run["realised"]["query_lang"].values())  # whole batches
+
+
+def test_one_language_per_id_trains_on_nothing_parallel(encoder: str, tmp_path: Path) -> None:
+    settings = TrainSettings(**SETTINGS | {"strategy": "x-x-mono", "steps": 6, "one_language_per_id": True})
+    run = train(encoder, toy_pairs(), settings, tmp_path / "m")
+    assert run["pairs"]["rows"] == run["pairs"]["ids"] == 40
+    assert run["realised"]["pairs"] == {"same-language": 48, "cross-language": 0}
+    with pytest.raises(InputError, match="x-y"):
+        train(encoder, toy_pairs(), settings.model_copy(update={"strategy": "x-y"}), tmp_path / "n")
+    assert not (tmp_path / "n").exists()
+
+
+def test_parallel_queries_score_alike_after_training_with_the_divergence(encoder: str, tmp_path: Path) -> None:
+    pairs, divergence = toy_pairs(), {}
+    for name, weight in (("without", 0.0), ("with", 5.0)):
+        settings = TrainSettings(**SETTINGS | {"strategy": "x-x-mono", "query_kl": weight})
+        run = train(encoder, pairs, settings, tmp_path / name)
+        assert run["settings"]["query_kl"] == weight
+        model = open_encoder(str(tmp_path / name))
+        vectors = [torch.tensor(encode(model, pairs.table[column], prompt="")) for column in ("query", "passage")]
+        queries, passages = (part.reshape(len(IDS), 3, -1) for part in vectors)
+        scores = torch.einsum("ild,jd->lij", queries, passages[:, 0]) / settings.temperature  # over passages in one language
+        one, other = scores.log_softmax(dim=2)[:2]
+        divergence[name] = float(((one.exp() - other.exp()) * (one - other)).sum(dim=1).mean())  # over the passages
+    assert divergence["with"] < 0.7 * divergence["without"]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,38 @@ def test_items_by_pair_by_row_and_by_column() -> None:
     assert data.column_names == ["query", "passage"]
 
 
+def test_a_parallel_query_is_the_same_id_s_in_another_language() -> None:
+    tables = [pair_table(), pair_table()]  # equal ids in two tables are not the same id
+    rows = [row for table in tables for row in table.table.to_pylist()]
+    data = PairDataset.from_pairs(tables, parallel_seed=0)
+    assert data.column_names == ["query", "passage", "parallel_query"]
+    has_query = [number for number, row in enumerate(rows) if row["query"] is not None]
+    has_passage = [number for number, row in enumerate(rows) if row["passage"] is not None]
+    half = len(rows) // 2
+    keys = [
+        (query, passage)
+        for query in has_query
+        for passage in has_passage
+        if rows[query]["pair_id"] == rows[passage]["pair_id"] and (query < half) == (passage < half)
+    ]
+    drawn: dict[int, set[str]] = {}
+    for (query, _), item in zip(keys, data.__getitems__(keys), strict=True):
+        same_id = [n for n in has_query if rows[n]["pair_id"] == rows[query]["pair_id"] and (n < half) == (query < half)]
+        others = {rows[n]["query"] for n in same_id if n != query}
+        assert item["parallel_query"] in (others or {rows[query]["query"]})
+        assert item["query"] == rows[query]["query"]
+        drawn.setdefault(query, set()).add(item["parallel_query"])
+    assert max(map(len, drawn.values())) > 1  # not always the same language
+    again = PairDataset.from_pairs(tables, parallel_seed=0).__getitems__(keys)
+    assert again == data.__getitems__(keys) != PairDataset.from_pairs(tables, parallel_seed=1).__getitems__(keys)
+
+
+def test_a_query_in_one_language_is_its_own_parallel() -> None:
+    data = PairDataset.from_pairs(pair_table().select(languages=["en"]), parallel_seed=0)
+    item = data.__getitems__([(1, 1)])[0]
+    assert item["parallel_query"] == item["query"]
+
+
 def test_a_missing_text_is_named_and_not_trained_on() -> None:
     with pytest.raises(InputError, match=r"^row 3 of the pair table has no passage"):
         PairDataset.from_pairs(pair_table()).__getitems__([(4, 3)])

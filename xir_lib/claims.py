@@ -32,6 +32,7 @@ from xir_lib.tables import (
     merges,
     published,
     trained_languages,
+    trained_runs,
     within,
 )
 
@@ -111,8 +112,8 @@ def ledger(results: Results) -> pd.DataFrame:
 def facts(results: Results) -> pd.DataFrame:
     """Return the claims about the set-up, checked against what the runs recorded."""
     rows: list[dict[str, Any]] = []
-    for run in results.runs:
-        if run["settings"]["strategy"] == HYBRID:
+    for name, run in trained_runs(results):
+        if name == HYBRID:
             mix = run["realised"]["pairs"]
             share = mix["same-language"] / sum(mix.values())
             batches = run["settings"]["steps"]

@@ -36,6 +36,31 @@ class SortedBatchLoss(MultipleNegativesRankingLoss):
         return self.compute_loss_from_embeddings(embeddings, labels)
 
 
+class ParallelQueryLoss(SortedBatchLoss):
+    """`SortedBatchLoss` plus a term that makes a query and the same query in another language score alike.
+
+    The last column of the batch holds every row's query in another language. Over the passages of the batch both have a
+    softmax of scores, P and Q; added is `query_kl` times the mean over rows of (KL(P || Q) + KL(Q || P)) / 2, the symmetric
+    form of the language alignment of LaKDA (arXiv 2509.06195). Gradients reach both queries and the passages. Other arguments
+    are the parent's.
+    """
+
+    def __init__(self, model: Any, *, query_kl: float, **arguments: Any) -> None:
+        super().__init__(model, **arguments)
+        self.query_kl = query_kl
+
+    def forward(self, sentence_features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of the batch, a scalar; features as the trainer's collator makes them."""
+        embeddings = [embed_sorted(self.model, column, self.part_tokens, self.recompute) for column in sentence_features]
+        *own, parallel = embeddings
+        passages = torch.cat(own[1:])  # with the negatives, if any
+        one, other = (
+            torch.log_softmax(self.similarity_fct(queries, passages) * self.scale, dim=1) for queries in (own[0], parallel)
+        )
+        divergence = ((one.exp() - other.exp()) * (one - other)).sum(dim=1) / 2  # (batch,), the two KL terms in one
+        return self.compute_loss_from_embeddings(own, labels) + self.query_kl * divergence.mean()
+
+
 def embed_sorted(model: Any, features: dict[str, Any], part_tokens: int, recompute: bool = False) -> torch.Tensor:
     """Embed one column, (batch, dim), by parts of similar length; rows keep their order."""
     mask = features["attention_mask"]  # (batch, tokens)

@@ -46,7 +46,8 @@ def model_card(run: dict[str, Any], name: str) -> str:
         f"# {name}",
         "A dual encoder for multilingual dense retrieval: queries and passages become vectors, the cosine ranks. It is "
         f"`{encoder}`, trained further with the batch strategy `{settings['strategy']}`: "
-        f"{strategy_definition(settings['strategy'])}. The other passages of a batch are the negatives (InfoNCE).",
+        f"{strategy_definition(settings['strategy'])}. The other passages of a batch are the negatives (InfoNCE)."
+        f"{_additions(settings)}",
         "## Use",
         _use(run["prompts"], name),
         "## Training",
@@ -74,6 +75,13 @@ def strategy_definition(name: str) -> str:
     """
     strategy, alpha = parse_strategy(name)
     return DEFINITIONS[strategy].format(alpha=alpha, pivot=pivot_of(name))
+
+
+def _additions(settings: dict[str, Any]) -> str:
+    text = " Every id was kept in one language, so nothing was parallel." if settings["one_language_per_id"] else ""
+    if settings["query_kl"]:
+        text += " A symmetric KL divergence drew the scores of parallel queries together (arXiv 2509.06195)."
+    return text
 
 
 def hub_name(encoder: str) -> str | None:

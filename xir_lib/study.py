@@ -7,6 +7,7 @@ into the small tables from which every figure, table and claim is computed witho
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
-from xir_lib.train_settings import TrainSettings, batches_of, parse_strategy, pivot_of
+from xir_lib.train_settings import TrainSettings, batches_of, parse_strategy, pivot_of, trained_on
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,9 @@ class Study(_Strict):
     strategies: list[str] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     train: dict[str, Any] = Field(description="the remaining TrainSettings, the same for every strategy")
+    variants: dict[str, dict[str, Any]] = Field(
+        {}, description="names that strategies may hold besides the known ones: a strategy with settings of its own"
+    )
     evaluations: list[Evaluation] = Field(min_length=1)
     rivals: list[str] = Field(["none", "centring"], description="what `xir evaluate --rival` takes")
     untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
@@ -143,8 +147,16 @@ class Study(_Strict):
         ):
             if len(set(names)) < len(names):
                 raise InputError(f"{what} holds a name twice: {', '.join(map(str, names))}; name each once")
+        for name, changes in self.variants.items():
+            if name not in self.strategies:
+                raise InputError(f"variant {name!r} is not among the strategies {', '.join(self.strategies)}; add or remove it")
+            if not re.fullmatch(r"[a-z0-9.-]+", name) or re.search(r"-s\d+$", name):
+                raise InputError(f"variant {name!r} cannot name a folder; use a-z, 0-9, dots and dashes, no -s0 at the end")
+            if "strategy" not in changes or "seed" in changes:
+                raise InputError(f"variant {name!r} holds {', '.join(changes) or 'nothing'}; it needs strategy and no seed")
         for name in self.strategies:
-            parse_strategy(name)
+            if name not in self.variants:
+                parse_strategy(name)
         if given := self.train.keys() & {"strategy", "seed"}:
             raise InputError(f"train holds {', '.join(given)}; these come from strategies and seeds")
         if "none" not in self.rivals:
@@ -163,7 +175,7 @@ class Study(_Strict):
 
     def settings(self, strategy: str, seed: int, **changes: Any) -> TrainSettings:
         """Return the settings of one training run, with changes by name; a wrong value is refused in one line."""
-        return _settings(**{**self.train, "strategy": strategy, "seed": seed, **changes})
+        return _settings(**{**self.train, **self.variants.get(strategy, {"strategy": strategy}), "seed": seed, **changes})
 
     @property
     def runs(self) -> list[str]:
@@ -334,12 +346,14 @@ def preview(
         ids, tokens, measured = data.pairs, (data.query_tokens, data.passage_tokens), False
         sizes = [{**member.model_dump(), "share_of_batches": member.pairs / data.pairs} for member in data.datasets]
     else:
+        data = trained_on(data, settings)
         ids, tokens, measured = len(data.pair_ids), token_means(encoder, data, settings.max_seq_length, settings.prompts), True
         several = {f"of them {name}": table for name, table in data.datasets().items() if name}
         tables = {"train": data, **several, **({"held out": held_out} if held_out else {})}
         sizes = [{"name": name, **pair_counts(table)} for name, table in tables.items()]
     steps = {"this run": settings.steps, "1,000 steps": 1000, "one epoch": max(1, ids // settings.batch_size)}
     lengths: dict[str, Any] = dict(zip(("query_tokens", "passage_tokens"), tokens, strict=True))
+    read = {"queries": 2 if settings.query_kl else 1, **lengths}
     return {
         "encoder": encoder,
         "architecture": source,
@@ -347,9 +361,7 @@ def preview(
         "data": sizes,
         "sampler": batches_of(data, settings).report() if isinstance(data, PairTable) else None,
         "tokens": {**lengths, "measured": measured},
-        "cost": {
-            name: estimate(config, batch_size=settings.batch_size, steps=count, **lengths) for name, count in steps.items()
-        },
+        "cost": {name: estimate(config, batch_size=settings.batch_size, steps=count, **read) for name, count in steps.items()},
     }
 
 

@@ -87,6 +87,12 @@ def trained_languages(results: Results) -> set[str]:
     return set() if isinstance(data, Mixture) else {*data.languages}
 
 
+def trained_runs(results: Results) -> list[tuple[str, dict[str, Any]]]:
+    """Return the record of every trained model behind the name of its strategy or variant."""
+    names = [run.rsplit("-s", 1)[0] for run in results.study.runs if run not in ("none", "untrained")]
+    return list(zip(names, results.runs, strict=True))
+
+
 def free_fixes(results: Results) -> list[str]:
     """Return what costs no training and leaves the encoder in use: the rivals but `none` and BM25."""
     return [rival for rival in results.study.rivals if rival != "none" and not parse_rival(rival).lexical]
@@ -166,7 +172,7 @@ def decision_table(results: Results) -> pd.DataFrame:
     profile lacks it. BM25 is no repair.
     """
     tasks = [evaluation.task for evaluation in results.study.evaluations]
-    minutes = pd.DataFrame([{"strategy": run["settings"]["strategy"], "minutes": run["seconds"] / 60} for run in results.runs])
+    minutes = pd.DataFrame([{"strategy": name, "minutes": run["seconds"] / 60} for name, run in trained_runs(results)])
     strategies = results.study.strategies
     repairs = [("none", fix) for fix in free_fixes(results)] + [(strategy, "none") for strategy in strategies]
     repairs += [(strategy, fix) for fix in free_fixes(results) for strategy in strategies]

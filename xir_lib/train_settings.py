@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from xir_lib.corpora.records import PairTable
+from xir_lib.corpora.splits import one_language_per_id
 from xir_lib.errors import InputError
 from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
@@ -38,7 +39,8 @@ class TrainSettings(BaseModel):
     rows of pieces that neither the pairs nor the held-out pairs contain are not in that table, so they are not decayed
     and come out as they went in; with the complete vocabulary they would shrink. `recompute` runs the encoder a
     second time for the gradients instead of keeping its activations (`losses.SortedBatchLoss`): equal values, a third more
-    time, and memory that does not grow with the batch.
+    time, and memory that does not grow with the batch. `query_kl` reads every query in a second language as well
+    (`losses.ParallelQueryLoss`), and `one_language_per_id` leaves nothing parallel (`splits.one_language_per_id`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,12 +52,14 @@ class TrainSettings(BaseModel):
     dataset_draw: Literal["size", "equal"] | Annotated[float, Field(gt=0)] = Field(
         "size", description="how a batch draws its data set, where there are several; a number is a temperature"
     )
+    one_language_per_id: bool = Field(False, description="keep every id in one language; a control without parallel data")
     seed: int = 0
     steps: int = Field(gt=0, description="optimiser steps")
     batch_size: int = Field(gt=1, description="pairs per batch")
     recompute: bool = Field(False, description="run the encoder again for the gradients; saves memory, costs time")
     learning_rate: float = Field(gt=0)
     temperature: float = Field(gt=0, description="cosines are divided by it before the softmax")
+    query_kl: float = Field(0.0, ge=0, description="weight of the KL divergence between the scores of parallel queries")
     warmup_share: float = Field(0.1, ge=0, le=1, description="share of the steps with a rising learning rate")
     weight_decay: float = Field(0.01, ge=0)
     max_seq_length: int = Field(gt=3, description="tokens kept of a query or passage, prefix included")
@@ -69,6 +73,14 @@ class TrainSettings(BaseModel):
     def _known_strategy(cls, value: str) -> str:
         parse_strategy(value)
         return value
+
+
+DEFAULTS = {name: field.default for name, field in TrainSettings.model_fields.items() if not field.is_required()}
+
+
+def trained_on(pairs: PairTable, settings: TrainSettings) -> PairTable:
+    """Return the part of the pairs that a run with these settings draws from."""
+    return one_language_per_id(pairs, settings.seed) if settings.one_language_per_id else pairs
 
 
 def parse_strategy(name: str) -> tuple[Strategy, float]:

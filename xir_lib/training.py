@@ -32,7 +32,7 @@ from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.paths import atomic_path
 from xir_lib.run_record import difference, environment, read_run, table_digest, write_json
 from xir_lib.samplers import StrategyBatchSampler
-from xir_lib.train_settings import TrainSettings, batches_of
+from xir_lib.train_settings import DEFAULTS, TrainSettings, batches_of, trained_on
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -84,7 +84,7 @@ def train(
         _remove_leftovers(out)
         if out.exists():
             run = read_run(out)
-            if not (differs := difference(run, identity)):
+            if not (differs := difference({**run, "settings": DEFAULTS | run["settings"]}, identity)):
                 log.info("%s is finished already", out)
                 remove_checkpoints(folder)
                 return run
@@ -115,6 +115,7 @@ def _train(
     from xir_lib.model_card import hub_name, model_card
 
     started = time.monotonic()
+    pairs = trained_on(pairs, settings)
     sampler = batches_of(pairs, settings)
     model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
     prompts = (settings.prompts[0], settings.prompts[1]) if settings.prompts else prompts_of(model, encoder)
@@ -178,7 +179,7 @@ def _fit(
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     from xir_lib.encoders import computes_in_bfloat16
-    from xir_lib.losses import SortedBatchLoss
+    from xir_lib.losses import ParallelQueryLoss, SortedBatchLoss
     from xir_lib.trainer import CheckpointCallback, EarlyStoppingCallback, NotFiniteError, RunTrainer
     from xir_lib.training_data import PairDataset, batch_sampler_factory
 
@@ -197,6 +198,12 @@ def _fit(
         )
     saving = CheckpointCallback(checkpoints.every) if checkpoints.every else None
     every = max(1, settings.steps // 20)
+    before = {"query": prompts[0], "passage": prompts[1]}
+    scale, again = 1 / settings.temperature, settings.recompute
+    loss = SortedBatchLoss(model, scale=scale, recompute=again)
+    if settings.query_kl:
+        before["parallel_query"] = prompts[0]
+        loss = ParallelQueryLoss(model, query_kl=settings.query_kl, scale=scale, recompute=again)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints.folder),
         max_steps=settings.steps,
@@ -207,7 +214,7 @@ def _fit(
         bf16=computes_in_bfloat16(model.device.type),
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
-        prompts=dict(zip(("query", "passage"), prompts, strict=True)),
+        prompts=before,
         batch_sampler=batch_sampler_factory(sampler),
         logging_steps=every,
         logging_nan_inf_filter=False,
@@ -220,8 +227,8 @@ def _fit(
     trainer = RunTrainer(
         model=model,
         args=arguments,
-        train_dataset=PairDataset.from_pairs(pairs),
-        loss=SortedBatchLoss(model, scale=1 / settings.temperature, recompute=settings.recompute),
+        train_dataset=PairDataset.from_pairs(pairs, parallel_seed=settings.seed if settings.query_kl else None),
+        loss=loss,
         callbacks=[callback for callback in (stopping, saving) if callback],
         ids_of_batch=lambda number: _ids_of_batch(sampler, pairs, number),
         started=started,

@@ -5,11 +5,13 @@ so that combinations of languages are never materialised; `batch_sampler_factory
 `SentenceTransformerTrainingArguments(batch_sampler=...)`. Neither knows strategies, models or losses.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from datasets.fingerprint import generate_random_fingerprint
@@ -27,14 +29,21 @@ class PairDataset(Dataset):
     negatives are the first of the passage's row. An integer or slice reads the table's rows as in any `Dataset`, a
     missing text as the empty one: the model card reads rows and fails on nulls. No batch ever holds one.
 
+    With a `parallel_seed` the last column is `parallel_query`: the query of the same id in another language, for
+    `losses.ParallelQueryLoss`. The language is drawn by the seed and the pair, so a pair that returns has the same one; an
+    id with a query in one language alone has that query again.
+
     The order of the columns matters to the losses; any further column would be trained on, so there is none.
     """
 
     _negatives = 0
+    _parallel: "_ParallelRows | None" = None
     _batches: "BatchSamplerFactory | None" = None  # that was asked for this data set's sampler
 
     @classmethod
-    def from_pairs(cls, pairs: PairTable | Sequence[PairTable], negatives: int = 0) -> "PairDataset":
+    def from_pairs(
+        cls, pairs: PairTable | Sequence[PairTable], negatives: int = 0, parallel_seed: int | None = None
+    ) -> "PairDataset":
         """Wrap one table, or several end to end as `MixtureBatchSampler` numbers their rows; texts stay memory-mapped."""
         tables = [part.table for part in ([pairs] if isinstance(pairs, PairTable) else pairs)]
         if negatives and not all("negatives" in table.column_names for table in tables):
@@ -44,13 +53,14 @@ class PairDataset(Dataset):
         table = InMemoryTable(pa.concat_tables(table.select(columns) for table in tables))
         data = cls(table, fingerprint=generate_random_fingerprint())
         data._negatives = negatives
+        data._parallel = None if parallel_seed is None else _ParallelRows(tables, parallel_seed)
         data.set_transform(partial(_as_columns, negatives=negatives))
         return data
 
     @property
     def column_names(self) -> list[str]:
         """Name the columns that a row has; the table keeps the negatives in one."""
-        return ["query", "passage", *_negative_names(self._negatives)]
+        return ["query", "passage", *_negative_names(self._negatives), *(["parallel_query"] if self._parallel else [])]
 
     def __getitems__(self, keys: list[Any]) -> list[dict[str, Any]]:
         """Return one dictionary of texts per (query_row, passage_row); integer keys are rows of the table."""
@@ -76,6 +86,8 @@ class PairDataset(Dataset):
                     )
             columns["negatives"] = lists
         columns = _as_columns(columns, self._negatives)
+        if self._parallel:
+            columns["parallel_query"] = self.data.fast_gather([self._parallel.row(*key) for key in keys])["query"].to_pylist()
         return [dict(zip(columns, texts, strict=True)) for texts in zip(*columns.values(), strict=True)]
 
     def set_epoch(self, epoch: int) -> None:
@@ -86,6 +98,31 @@ class PairDataset(Dataset):
         """
         if self._batches is not None and self._batches.sampler is not None:
             self._batches.sampler.set_epoch(epoch)
+
+
+class _ParallelRows:
+    """Finds, for a (query_row, passage_row), a row with the query of the same id in another language."""
+
+    def __init__(self, tables: Sequence[pa.Table], seed: int) -> None:
+        self.seed = seed
+        parts, offset = [], 0
+        for table in tables:
+            codes = table["pair_id"].dictionary_encode().unify_dictionaries()
+            parts.append(np.concatenate([chunk.indices.to_numpy() for chunk in codes.chunks]) + offset)
+            offset = int(parts[-1].max(initial=offset - 1)) + 1
+        self.codes = np.concatenate(parts)  # (rows,) the id of a row, another one in every table
+        has_query = np.concatenate([table["query"].is_valid().to_numpy() for table in tables])
+        rows = np.flatnonzero(has_query)
+        self.rows = rows[np.argsort(self.codes[rows], kind="stable")]  # by id
+        self.starts = np.searchsorted(self.codes[self.rows], np.arange(offset + 1))
+
+    def row(self, query_row: int, passage_row: int) -> int:
+        code = self.codes[query_row]
+        own = self.rows[self.starts[code] : self.starts[code + 1]]
+        others = own[own != query_row]
+        if not others.size:
+            return query_row
+        return int(others[zlib.crc32(f"{self.seed} {query_row} {passage_row}".encode()) % others.size])
 
 
 def _negative_names(negatives: int) -> list[str]:

@@ -5,6 +5,7 @@ put one passage on both sides, splitting by connected component cannot. Knows no
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,6 +58,37 @@ def split_by_group(pairs: PairTable, held_out_share: float, seed: int) -> tuple[
         )
     mask = pc.is_in(pairs.table["group"], held_out)
     return PairTable(pairs.table.filter(pc.invert(mask))), PairTable(pairs.table.filter(mask))
+
+
+def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
+    """Keep every id in one language, so that no question and no passage is there in two.
+
+    Ids that share a passage, or are joined by a chain of such ids, get the same language: in an order drawn from `seed` these
+    components take, of the languages in which all their ids have query and passage, the one that has fewest ids so far. An id
+    whose component has no such language is left out.
+    """
+    table = pairs.table
+    both = table.filter(pc.and_(pc.is_valid(table["query"]), pc.is_valid(table["passage_id"])))
+    held = table.select(["pair_id", "passage_id"]).drop_null()
+    component = components(held["pair_id"].to_pylist(), held["passage_id"].to_pylist())
+    ids: dict[str, set[str]] = {}
+    for name, of in component.items():
+        ids.setdefault(of, set()).add(name)
+    offered: dict[str, Counter[str]] = {}
+    for name, lang in zip(both["pair_id"].to_pylist(), both["lang"].to_pylist(), strict=True):
+        offered.setdefault(component[name], Counter())[lang] += 1
+    taken: Counter[str] = Counter()
+    chosen: dict[str, str] = {}
+    for of in np.random.default_rng(seed).permutation(sorted(offered)).tolist():
+        common = [lang for lang, count in sorted(offered[of].items()) if count == len(ids[of])]
+        if common:
+            chosen[of] = min(common, key=lambda lang: taken[lang])
+            taken[chosen[of]] += len(ids[of])
+    keep = [
+        chosen.get(component.get(name, "")) == lang
+        for name, lang in zip(table["pair_id"].to_pylist(), table["lang"].to_pylist(), strict=True)
+    ]
+    return PairTable(table.filter(pa.array(keep)))
 
 
 def pair_counts(pairs: PairTable) -> dict[str, Any]:
