@@ -508,7 +508,7 @@ def test_a_pool_of_hard_negatives_arrives_and_loads(hub: Hub, tmp_path: Path, mo
 
 def test_every_language_of_miracl_has_its_files() -> None:
     names = {name for name in download.DATASETS if name.startswith("miracl-")}
-    assert names == set(miracl.TASKS) and len(names) == 2 * 18
+    assert names == {name for name in miracl.TASKS if not name.endswith("-untitled")} and len(names) == 2 * 18
     german = download.DATASETS["miracl-de"].files
     assert len(german) == 32 + 2  # upstream's loading script names 32 files
     assert german[31].url.endswith("/miracl-corpus-v1.0-de/docs-31.jsonl.gz")

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -55,6 +56,17 @@ def test_task_of_a_small_corpus(folder: Path) -> None:
         {"query_id": "8#0", "pair_id": "8#0", "lang": "te", "text": "Ta ni?", "group": "8#0"},
     ]
     assert [tuple(row.values()) for row in task.qrels.to_pylist()] == [("7", "1#0", 1), ("7", "2#0", 0), ("8#0", "1#1", 1)]
+
+
+def test_without_titles_it_is_another_task(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = miracl.load_task("te", titles=False, folder=folder)
+    assert task.name == "miracl-te-untitled"
+    assert task.passages["text"].to_pylist() == ["Ẹyẹ ni.", "ikeji", "Àdán"]  # the last has a title alone
+    assert task.qrels.equals(miracl.load_task("te", folder=folder).qrels)
+    monkeypatch.setenv("XIR_DATA", str(tmp_path / "data"))
+    shutil.copytree(folder, tmp_path / "data" / miracl.folder_name("te"), ignore=shutil.ignore_patterns("data"))
+    for name in ("miracl-te", "miracl-te-untitled"):
+        assert load_task(name).name == name
 
 
 @pytest.mark.parametrize(

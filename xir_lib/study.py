@@ -238,10 +238,10 @@ def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
     if name in belebele.TASKS:
         return belebele.load_task(languages, **belebele.TASKS[name])
     if name in miracl.TASKS:
-        lang = name.removeprefix("miracl-").removesuffix("-hard")
+        lang, _, variant = name.removeprefix("miracl-").partition("-")
         if languages not in (None, [lang]):
             raise InputError(f"{name} has the one language {lang!r}, {languages} asked for; leave languages out")
-        return miracl.load_hard_task(lang) if name.endswith("-hard") else miracl.load_task(lang)
+        return miracl.load_hard_task(lang) if variant == "hard" else miracl.load_task(lang, titles=variant != "untitled")
     if name in TASKS:
         from xir_lib.corpora import atlas
 

@@ -26,7 +26,7 @@ LANGUAGES = {  # files of the corpus
     "ar": 5, "bn": 1, "de": 32, "en": 66, "es": 21, "fa": 5, "fi": 4, "fr": 30, "hi": 2,
     "id": 3, "ja": 14, "ko": 3, "ru": 20, "sw": 1, "te": 2, "th": 2, "yo": 1, "zh": 10,
 }  # fmt: skip
-TASKS = tuple(f"miracl-{lang}{variant}" for variant in ("", "-hard") for lang in LANGUAGES)
+TASKS = tuple(f"miracl-{lang}{variant}" for variant in ("", "-hard", "-untitled") for lang in LANGUAGES)
 HARD_COLUMNS = {  # of mteb's Parquet files, by kind
     "corpus": ("_id", "title", "text"),
     "queries": ("_id", "text"),
@@ -64,9 +64,10 @@ def split_file(lang: str, kind: str, split: str) -> str:
     return f"{kind}/{kind}.miracl-v1.0-{lang}-{split}.tsv"
 
 
-def load_task(lang: str, split: str = "dev", *, folder: Path | None = None) -> RetrievalTask:
+def load_task(lang: str, split: str = "dev", *, titles: bool = True, folder: Path | None = None) -> RetrievalTask:
     """Return a language's full corpus with the topics and judgements of a split as a task of one pool.
 
+    Without `titles` a passage is its text alone, or its title if it has no text, and the task is `miracl-LANG-untitled`.
     `folder` is the language's own; default: `miracl-v1.0-LANG` in the data folder. Ids are upstream's; a topic is its
     own `pair_id` and its own `group`, since topics are independent of each other. The judged passages that are not
     relevant stay among the judgements, with relevance 0. The corpus lies in memory as Arrow text, about as much as its
@@ -82,7 +83,11 @@ def load_task(lang: str, split: str = "dev", *, folder: Path | None = None) -> R
     for name in needed:
         require(folder / name, f"`xir data get miracl-{lang}` downloads it, or set XIR_DATA to the folder above {folder.name}")
     topics, judgements = read_topics(folder / needed[-2]), read_qrels(folder / needed[-1])
-    return _task(f"miracl-{lang}", lang, topics, stream_passages(corpus), judgements)
+    passages = stream_passages(corpus)
+    if titles:
+        return _task(f"miracl-{lang}", lang, topics, passages, judgements)
+    untitled = (passage._replace(title="") if passage.text.strip() else passage for passage in passages)
+    return _task(f"miracl-{lang}-untitled", lang, topics, untitled, judgements)
 
 
 def hard_file(lang: str, kind: str) -> str:
