@@ -10,10 +10,8 @@ from test_study import ALL_EQUAL, PAPER_LIKE, level, made_up
 
 from xir_lib import designs
 from xir_lib.errors import InputError
-from xir_lib.graph import AVERAGES, DESIGNS
-from xir_lib.report import averages_block, designs_block, fill_readme
+from xir_lib.graph import AVERAGES
 from xir_lib.study import Results, load_results
-from xir_lib.tables import save_table
 
 
 def with_fix(levels: dict[str, dict[str, float]], fixed: dict[str, dict[str, float]], profile: str = "one") -> Results:
@@ -85,20 +83,49 @@ def test_how_far_a_repair_stays_below_the_best_by_hand() -> None:
     )
 
 
+def test_what_alpha_does_by_hand() -> None:
+    plain = PAPER_LIKE | {"hybrid-0.25": level(0.76, 0.66, 0.52)}
+    results = with_fix(plain, dict.fromkeys(plain, level(0.8, 0.6, 0.5)))
+    study = results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.25", "hybrid-0.5", "x-y"]})
+    runs = [results.runs[0]] * 4
+    table = designs.alphas(results._replace(study=study, runs=runs))
+    assert len(table) == 2 * 3 * 4  # against each end the others, in three settings and the fixed one
+    multi = table[(table["setting"] == "multilingual") & (table["free fix"] == "none")]
+    against = multi.set_index(["minus", "alpha"])["difference"].to_dict()
+    above_x_y = {("x-y", 0.25): -0.03, ("x-y", 0.5): 0.01, ("x-y", 1.0): -0.05}
+    assert against == pytest.approx(
+        above_x_y | {("x-x-mono", a): above_x_y["x-y", a or 1.0] + 0.05 for a in (0.25, 0.5)} | {("x-x-mono", 0.0): 0.05}
+    )
+    told = designs.alpha_answers(table)
+    drawn = "for alpha 0, 0.25, 0.5, 1 (drawn: 0.50, 0.50, 0.50, 0.50)"
+    assert told[2] == (
+        f"atlas-qa, multilingual: 0.550, 0.520, 0.560, 0.500 {drawn}; of the better end's lead 40%, 120% kept between them; "
+        "above both ends: 0.5 (by 0.010)."
+    )
+    assert told[3].endswith(f"0.500, 0.500, 0.500, 0.500 {drawn}; above both ends: none.")
+
+
+def test_what_a_variant_adds_by_hand() -> None:
+    plain = PAPER_LIKE | {"disjoint": level(0.7, 0.6, 0.48, 60)}
+    results = with_fix(plain, ALL_EQUAL | {"disjoint": ALL_EQUAL["none"]})
+    variants = {"disjoint": {"strategy": "x-x-mono", "one_language_per_id": True}}
+    study = results.study.model_copy(update={"strategies": ["x-x-mono", "x-y", "hybrid-0.5", "disjoint"], "variants": variants})
+    results = results._replace(study=study)
+    table = designs.controls(results).set_index("minus")
+    assert table["variant"].unique().tolist() == ["disjoint"]
+    first = {name: cell.split(" ")[0] for name, cell in table["multilingual"].items()}
+    assert first == {"none": "+.080", "x-x-mono": "-.020", "hybrid-0.5": "-.080"}
+    assert designs.control_answers(results) == [
+        "atlas-qa, multilingual mAP: none 0.400, disjoint 0.480, x-x-mono 0.500, x-y 0.550, hybrid-0.5 0.560. "
+        "Of x-x-mono's gain over none: disjoint 80%."
+    ]
+
+
 def test_no_profile_is_refused() -> None:
     with pytest.raises(InputError, match="no profile named"):
         designs.read_designs(Path("figures"), [])
     with pytest.raises(InputError, match="make study"):
         designs.read_designs(Path("figures"), ["nowhere"])
-
-
-def test_the_committed_page_is_that_of_the_committed_results(tmp_path: Path) -> None:
-    table = designs.effects(designs.read_designs(DESIGNS.parent))
-    save_table(table, tmp_path, "06_effects")
-    assert (tmp_path / "06_effects.csv").read_text() == (DESIGNS / "06_effects.csv").read_text()
-    text = (DESIGNS / "README.md").read_text(encoding="utf-8")
-    assert fill_readme(text, DESIGNS.name, {"tables": designs_block(DESIGNS)}) == text
-    assert fill_readme(text, DESIGNS.name, {"tables": ""}) != text
 
 
 def test_the_committed_averages_are_those_of_their_files() -> None:
@@ -110,6 +137,3 @@ def test_the_committed_averages_are_those_of_their_files() -> None:
         runs = ["none"] if row["minus"] == "none" else [f"hybrid-0.5-s{seed}" for seed in range(row["seeds"])]
         other = np.mean([level[run, row["task"], row["free fix"]][row["setting"]]["mAP"] for run in runs])
         assert row["mAP"] - other == pytest.approx(row["difference"], abs=1e-9)
-    text = (AVERAGES / "README.md").read_text(encoding="utf-8")
-    assert fill_readme(text, AVERAGES.name, {"tables": averages_block(AVERAGES)}) == text
-    assert fill_readme(text, AVERAGES.name, {"tables": ""}) != text

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, constant across figures, and every series has a mar
 reads in grey too. Functions return the figure; they know no files, but for `save_figure`.
 """
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pandas as pd
 from xir_lib.metrics import SETTINGS
 from xir_lib.paths import atomic_path
 from xir_lib.rivals import parse_rival
-from xir_lib.tables import merges, save_table
+from xir_lib.tables import HYBRID, merges, save_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,8 @@ COLOURS = {
     "hybrid": "#009E73",
     "untrained": "#999999",
 }
+_OTHER_MARKERS = "<>PX*dhp"
+_TASK_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are tasks
 MARKERS = {"none": "D", "x-x-mono": "o", "x-y": "s", "x-x": "v", "hybrid": "^", "untrained": "x"}
 
 
@@ -100,6 +103,36 @@ def designs_figure(table: pd.DataFrame, margin: float) -> "Figure":
     axes[0].set_yticklabels(rows["profile"] + ": " + names)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    return figure
+
+
+def alpha_figure(table: pd.DataFrame, margin: float) -> "Figure":
+    """Draw mAP minus that of `x-y` over the share of monolingual batches that were drawn: a panel per setting, a line per task.
+
+    `table` is `designs.alphas`. The last panel has the free fix on both sides. Grey: differences within the margin.
+    """
+    import matplotlib.pyplot as plt
+
+    table = table[table["minus"] == "x-y"]
+    panels = list(table[["setting", "free fix"]].drop_duplicates().itertuples(index=False, name=None))
+    panels.sort(key=lambda panel: (panel[1] != "none", SETTINGS.index(panel[0])))
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, axes = plt.subplots(1, len(panels), figsize=(12.5, 3.2), sharex=True, sharey=True, layout="constrained")
+    for axis, (setting, fix) in zip(axes, panels, strict=True):
+        axis.axhspan(-margin, margin, color="#ececec", lw=0, zorder=0)
+        axis.axhline(0, color="#999999", lw=1, zorder=0)
+        for number, task in enumerate(tasks):
+            chosen = (table["setting"] == setting) & (table["free fix"] == fix) & (table["task"] == task)
+            part = table[chosen].sort_values("alpha")
+            x = [0, *(part["share"] + 0.012 * (2 * number - len(tasks) + 1))]  # apart, so that intervals do not hide each other
+            colour, marker = _TASK_STYLES[number % len(_TASK_STYLES)]
+            errors = [[0, *(part["difference"] - part["low"])], [0, *(part["high"] - part["difference"])]]
+            style = {"fmt": f"{marker}-", "color": colour, "ms": 5, "lw": 1.2, "capsize": 2}
+            axis.errorbar(x, [0, *part["difference"]], yerr=errors, label=task, **style)
+        axis.set_title(setting if fix == "none" else f"{setting}, both with\n{fix}", fontsize=11)
+        axis.set(xlabel="monolingual share", xticks=[0, 0.25, 0.5, 0.75, 1], xticklabels=["0", ".25", ".5", ".75", "1"])
+    axes[0].set_ylabel("mAP minus that of x-y")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(tasks), frameon=False)
     return figure
 
 
@@ -182,12 +215,13 @@ def language_lines(
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(max(6.0, 0.6 * len(languages) + 2.5), 3.8), layout="constrained")
     names = list(dict.fromkeys(table["strategy"]))
+    width = max(0.6, 0.12 * len(names))  # inches of a language
+    figure, axis = plt.subplots(figsize=(max(6.0, width * len(languages) + 2.5), 3.8), layout="constrained")
     for offset, name in enumerate(names):
         own = table[table["strategy"] == name].set_index("query_lang").reindex(languages)
         colour, marker = _style(name)
-        x = [i + 0.16 * (offset - (len(names) - 1) / 2) for i in range(len(languages))]
+        x = [i + min(0.16, 0.8 / len(names)) * (offset - (len(names) - 1) / 2) for i in range(len(languages))]
         axis.plot(x, own["value"], marker, color=colour, label=name, ms=6)
         if "low" in own:
             axis.vlines(x, own["low"], own["high"], color=colour, lw=1.2)
@@ -198,7 +232,7 @@ def language_lines(
         )
     axis.set(ylabel=ylabel, xlabel="language of the query", xticks=range(len(languages)), yscale="log" if log else "linear")
     axis.set_xticklabels(languages)
-    axis.legend(frameon=False, ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1))
+    axis.legend(frameon=False, ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 
@@ -271,5 +305,7 @@ def save_figure(figure: "Figure", table: pd.DataFrame, folder: str | Path, name:
 
 
 def _style(name: str) -> tuple[str, str]:
-    family = "hybrid" if name.startswith("hybrid") else name
-    return COLOURS.get(family, "#000000"), MARKERS.get(family, "o")
+    """Return colour and marker of a strategy; another alpha or a variant has its family's colour and a marker by its name."""
+    known = "hybrid" if name == HYBRID else name
+    family = next((key for key in COLOURS if name.startswith(key)), "")
+    return COLOURS.get(family, "#000000"), MARKERS.get(known, _OTHER_MARKERS[zlib.crc32(name.encode()) % len(_OTHER_MARKERS)])

@@ -235,14 +235,20 @@ def mixed_block(folder: Path) -> str:
 
 
 def designs_block(folder: Path) -> str:
-    """Return the page's part on several profiles, which lie beside `folder`; it has `06_effects.csv`, of `designs.effects`."""
+    """Return the page's part on several profiles, which lie beside `folder`.
+
+    It has `06_effects.csv`, of `designs.effects`, and `06_alpha.csv`, of `designs.alphas`.
+    """
     chosen = designs.read_designs(folder.parent)
     lines = [f"- {sentence}" for sentence in designs.answers(chosen, pd.read_csv(folder / "06_effects.csv"))]
     lines += ["", "![The hybrid minus the pure strategies](06_effects.png)", "", *_markdown(designs.design_table(chosen))]
     for known, title in ((False, "language of a text is not known"), (True, "language of every text is known")):
         short = designs.shortfall(chosen, language_known=known)
         lines += ["", f"mAP below the best repair of each task, if the {title}:", "", *_markdown(short)]
-    return "\n".join(lines)
+    lines += ["", "## How much of it monolingual", "", "![mAP over alpha](06_alpha.png)", ""]
+    lines += [f"- {sentence}" for sentence in designs.alpha_answers(pd.read_csv(folder / "06_alpha.csv"))]
+    ladder = load_results(folder.parent / designs.LADDER / "results")
+    return "\n".join([*lines, "", provenance(ladder)])
 
 
 def averages_block(folder: Path) -> str:

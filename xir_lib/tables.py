@@ -196,19 +196,24 @@ def decision_table(results: Results) -> pd.DataFrame:
 
 
 def advantage(results: Results) -> pd.DataFrame:
-    """Return the hybrid minus every other strategy and minus the encoder as it is, and what is left of it with a merge.
-
-    Columns: task, `hybrid minus`, then differences with their 95 % interval: mAP in the three settings, multilingual mAP with
-    each free fix that merges rankings on both sides, rank distance. The last row of a task says what training adds.
-    """
+    """Return the hybrid minus every other strategy and minus the encoder as it is, as `differences` does."""
     others = [*(name for name in results.study.strategies if name != HYBRID), "none"]
+    return differences(results, HYBRID, others).rename(columns={"minus": "hybrid minus"})
+
+
+def differences(results: Results, strategy: str, others: Sequence[str]) -> pd.DataFrame:
+    """Return a strategy minus others, and what is left of it with a merge.
+
+    Columns: task, minus, then differences with their 95 % interval: mAP in the three settings, multilingual mAP with
+    each free fix that merges rankings on both sides, rank distance. A row that subtracts `none` says what training adds.
+    """
     fixes = [fix for fix in free_fixes(results) if merges(fix)]
     rows = []
-    plain = comparisons(results, [(HYBRID, "none", other, "none") for other in others])
-    fixed = comparisons(results, [(HYBRID, fix, other, fix) for fix in fixes for other in others]) if fixes else plain[:0]
+    plain = comparisons(results, [(strategy, "none", other, "none") for other in others])
+    fixed = comparisons(results, [(strategy, fix, other, fix) for fix in fixes for other in others]) if fixes else plain[:0]
     for evaluation in results.study.evaluations:
         for other in others:
-            row: dict[str, Any] = {"task": evaluation.task, "hybrid minus": other}
+            row: dict[str, Any] = {"task": evaluation.task, "minus": other}
             for column, table, b in (
                 ("", plain, other),
                 *((f", both with {fix}", fixed, label(other, fix)) for fix in fixes),

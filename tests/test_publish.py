@@ -1,0 +1,45 @@
+"""What is committed under `figures` and in the README's blocks is what `xir publish` makes of the committed results."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from xir_lib import graph
+from xir_lib.errors import InputError
+from xir_lib.paths import REPO
+
+
+def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, committed = tmp_path / "build", REPO / "figures" / "demo"
+    shutil.copytree(committed, build / "figures", ignore=shutil.ignore_patterns("results", "README.md", "*.txt"))
+    shutil.copytree(committed / "results", build / "results")
+    shutil.copytree(REPO / "figures", tmp_path / "figures")
+    shutil.copy(REPO / "README.md", tmp_path)
+    here = {name: tmp_path / "figures" / getattr(graph, name).name for name in ("MIRACL", "MIXED", "DESIGNS")}
+    for name, folder in {"REPO": tmp_path, **here}.items():
+        monkeypatch.setattr(graph, name, folder)
+    blocks = {tmp_path / "figures" / folder.name: block for folder, block in graph.BLOCKS.items()}
+    monkeypatch.setattr(graph, "BLOCKS", blocks)
+    with pytest.raises(InputError, match=r"index\.html"):
+        graph.publish(REPO / "params" / "demo.yaml", build=build)
+    (build / "report").mkdir()
+    (build / "report" / "index.html").touch()
+    (tmp_path / "figures" / "demo" / "README.md").unlink()
+    for name in ("when_hybrid/06_effects.csv", "when_hybrid/06_alpha.csv", "mixed-yo/mixed_pools.csv"):
+        (tmp_path / "figures" / name).unlink()
+    for folder in blocks:
+        page = folder / "README.md"
+        page.write_text(re.sub(r"(<!-- \S+ tables -->\n).*?(<!-- end -->)", r"\1\2", page.read_text(), flags=re.S))
+        assert page.read_text() != (REPO / "figures" / folder.name / "README.md").read_text()
+    assert graph.publish(REPO / "params" / "demo.yaml", build=build) == tmp_path / "figures" / "demo"
+    texts = [
+        path.relative_to(REPO) for path in (REPO / "figures").rglob("*") if path.suffix in (".md", ".csv", ".json", ".txt")
+    ]
+    assert len(texts) > 50
+    for path in [*texts, Path("README.md")]:
+        assert (tmp_path / path).read_bytes() == (REPO / path).read_bytes(), path
+    assert sorted(path.name for path in (tmp_path / "figures" / "demo").iterdir()) == sorted(
+        p.name for p in committed.iterdir()
+    )
