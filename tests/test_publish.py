@@ -1,14 +1,40 @@
 """What is committed under `figures` and in the README's blocks is what `xir publish` makes of the committed results."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from xir_lib import graph
+from xir_lib import claims, graph, report, tables
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
+from xir_lib.study import load_results
+
+PUBLISHED = sorted(path.parent.name for path in (REPO / "figures").glob("*/results"))
+
+
+@pytest.mark.parametrize("profile", PUBLISHED)
+def test_published_figures_can_be_rebuilt_from_their_folder(profile: str, tmp_path: Path) -> None:
+    folder = REPO / "figures" / profile
+    results = load_results(folder / "results")
+    rebuilt = {
+        "03_strategies": tables.scores(results).query("measure == 'mAP' and strategy != 'untrained'"),
+        "03_family": tables.primary_family(results),
+        "07_ledger": claims.ledger(results),
+        "07_referees": claims.referee_questions(results),
+    }
+    assert (folder / "README.md").read_text(encoding="utf-8") == report.profile_page(results)
+    for name, table in rebuilt.items():
+        tables.save_table(table, tmp_path, name)
+        assert (tmp_path / f"{name}.csv").read_text() == (folder / f"{name}.csv").read_text(), name
+    files = {path.name for path in (folder / "results").iterdir()}
+    assert {"study.json", "runs.json", "evaluations.json", "group_sums.parquet"} <= files
+    for png in folder.glob("*.png"):
+        assert png.with_suffix(".csv").exists(), png
+    for run in json.loads((folder / "results" / "runs.json").read_text()):
+        assert {"encoder", "pairs_sha256", "settings", "environment", "realised"} <= run.keys()
 
 
 def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

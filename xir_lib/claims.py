@@ -31,6 +31,7 @@ from xir_lib.tables import (
     label,
     merges,
     published,
+    scores,
     trained_languages,
     trained_runs,
     within,
@@ -73,12 +74,14 @@ COLUMNS = ["claim", "text", "task", "tested", "paper", "measured", "low", "high"
 def ledger(results: Results) -> pd.DataFrame:
     """Return one row per claim, task and difference.
 
-    Columns: claim, text, task, tested, paper (its difference with XLM-R), measured, low, high (95 %), p_holm (of what is
-    claimed: a difference, or non-inferiority), mde (minimum detectable effect), finding (of this difference, as
-    `significance.verdict` names it), verdict (of the claim on this task).
+    Columns: claim, text, task, tested (a rank distance also as a share of what is subtracted), paper (its difference with
+    XLM-R), measured, low, high (95 %), p_holm (of what is claimed: a difference, or non-inferiority), mde (minimum detectable
+    effect), finding (of this difference, as `significance.verdict` names it), verdict (of the claim on this task).
     """
     seeds = len(results.study.seeds)
     caution = "" if seeds >= ENOUGH_SEEDS else f" ({seeds} seed{'s' if seeds > 1 else ''} only)"
+    table = scores(results).query("measure == @RANK_DISTANCE and rival == 'none'")
+    levels = table.set_index(["task", "strategy"])["value"]
     rows: list[dict[str, Any]] = []
     found: list[tuple[Comparison, float] | None] = []
     for number, (text, tests) in DIRECTED.items():
@@ -93,8 +96,9 @@ def ledger(results: Results) -> pd.DataFrame:
                     continue
                 found.append((compared, bound))
                 where = ", unseen languages" if number == UNSEEN else ""
+                where += f" ({compared.difference / levels[evaluation.task, b]:+.0%})" if measure == RANK_DISTANCE else ""
                 tested = {"tested": f"{a} minus {b}, {setting} {measure}{where}", "measured": compared.difference}
-                printed = None if where else _printed(evaluation.task, a, b, setting, measure)
+                printed = None if number == UNSEEN else _printed(evaluation.task, a, b, setting, measure)
                 numbers = {"low": compared.low, "high": compared.high, "mde": compared.mde, "measure": measure}
                 rows.append({**row, **tested, "paper": printed, **numbers})
     adjusted = iter(holm([c.p_non_inferior(MARGIN) if bound else c.p for c, bound in filter(None, found)]))
