@@ -35,6 +35,7 @@ PAIRS = (
     "mAP in the pool of one language (*alone*), in the pool of all without the other languages' answers (*among*), and *keep*, "
     "the share that is left, with its 10th percentile over the pairs of two languages and the worst of them."
 )
+VARIANTS = "Each variant minus the encoder as it is, `x-x-mono` and the hybrid. " + ADVANTAGE.split(". ", 1)[1]
 READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims")
 
 
@@ -248,7 +249,11 @@ def designs_block(folder: Path) -> str:
     lines += ["", "## How much of it monolingual", "", "![mAP over alpha](06_alpha.png)", ""]
     lines += [f"- {sentence}" for sentence in designs.alpha_answers(pd.read_csv(folder / "06_alpha.csv"))]
     ladder = load_results(folder.parent / designs.LADDER / "results")
-    return "\n".join([*lines, "", provenance(ladder)])
+    lines += ["", provenance(ladder), "", "## What the gain comes from", ""]
+    variants = load_results(folder.parent / designs.CONTROLS / "results")
+    lines += [f"- {sentence}" for sentence in designs.control_answers(variants)]
+    lines += ["", VARIANTS, "", *_markdown(designs.controls(variants)), "", provenance(variants)]
+    return "\n".join(lines)
 
 
 def averages_block(folder: Path) -> str:
