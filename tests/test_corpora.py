@@ -510,7 +510,7 @@ def test_paragraphs_lie_within_articles(real: Path, name: str) -> None:
     assert len(units) == len({paragraph for _, paragraph in units}) == PARAGRAPHS[name]
 
 
-def test_one_language_per_id_leaves_nothing_parallel() -> None:
+def test_one_language_per_id_leaves_nothing_parallel(caplog: pytest.LogCaptureFixture) -> None:
     languages = ["aa", "bb", "cc"]
     texts = [  # three ids of one passage, in three languages
         (f"q{n}", lang, f"{n} {lang}?", f"p{n // 3}", f"{n // 3} {lang}") for n in range(60) for lang in languages
@@ -530,5 +530,7 @@ def test_one_language_per_id_leaves_nothing_parallel() -> None:
     assert frame.groupby("passage_id")["lang"].nunique().eq(1).all()
     counts = frame["lang"].value_counts()
     assert counts.max() - counts.min() <= 3  # ids of one passage
+    assert "3 of 63 ids are left out" in caplog.text
+    assert len(one_language_per_id(PairTable(pairs.table.slice(0, 0)), seed=0)) == 0
     assert one_language_per_id(pairs, seed=0).table.equals(kept.table)
     assert not one_language_per_id(pairs, seed=1).table.equals(kept.table)

@@ -87,7 +87,8 @@ def test_what_alpha_does_by_hand() -> None:
     plain = PAPER_LIKE | {"hybrid-0.25": level(0.76, 0.66, 0.52)}
     results = with_fix(plain, dict.fromkeys(plain, level(0.8, 0.6, 0.5)))
     study = results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.25", "hybrid-0.5", "x-y"]})
-    runs = [results.runs[0]] * 4
+    mixes = [{"same-language": same, "cross-language": 100 - same} for same in (100, 20, 55, 0)]
+    runs = [{**results.runs[0], "realised": {"pairs": mix}} for mix in mixes]  # in the order of the strategies
     table = designs.alphas(results._replace(study=study, runs=runs))
     assert len(table) == 2 * 3 * 4  # against each end the others, in three settings and the fixed one
     multi = table[(table["setting"] == "multilingual") & (table["free fix"] == "none")]
@@ -97,12 +98,12 @@ def test_what_alpha_does_by_hand() -> None:
         above_x_y | {("x-x-mono", a): above_x_y["x-y", a or 1.0] + 0.05 for a in (0.25, 0.5)} | {("x-x-mono", 0.0): 0.05}
     )
     told = designs.alpha_answers(table)
-    drawn = "for alpha 0, 0.25, 0.5, 1 (drawn: 0.50, 0.50, 0.50, 0.50)"
-    assert told[2] == (
-        f"atlas-qa, multilingual: 0.550, 0.520, 0.560, 0.500 {drawn}; of the better end's lead 40%, 120% kept between them; "
+    assert told[0].endswith("drawn: 0 (0.00), 0.25 (0.20), 0.5 (0.55), 1 (1.00).")
+    assert told[3] == (
+        "atlas-qa, multilingual: 0.550, 0.520, 0.560, 0.500; of the better end's lead 40%, 120% kept between them; "
         "above both ends: 0.5 (by 0.010)."
     )
-    assert told[3].endswith(f"0.500, 0.500, 0.500, 0.500 {drawn}; above both ends: none.")
+    assert told[4].endswith("0.500, 0.500, 0.500, 0.500; above both ends: none.")
 
 
 def test_what_a_variant_adds_by_hand() -> None:
@@ -119,6 +120,14 @@ def test_what_a_variant_adds_by_hand() -> None:
         "atlas-qa, multilingual mAP: none 0.400, disjoint 0.480, x-x-mono 0.500, x-y 0.550, hybrid-0.5 0.560. "
         "Of x-x-mono's gain over none: disjoint 80%."
     ]
+
+
+def test_a_profile_without_the_ends_or_without_variants_is_refused() -> None:
+    results = with_fix(PAPER_LIKE, ALL_EQUAL)
+    with pytest.raises(InputError, match="profile one has no variants"):
+        designs.controls(results)
+    with pytest.raises(InputError, match="profile one lacks x-y, an end of alpha"):
+        designs.alphas(results._replace(study=results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.5"]})))
 
 
 def test_no_profile_is_refused() -> None:

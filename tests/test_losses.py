@@ -6,6 +6,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from test_encoders import build_tiny
 
+from xir_lib.errors import InputError
 from xir_lib.losses import ParallelQueryLoss, SortedBatchLoss
 
 QUERIES = ["a b", "c", "d e f g h i j k l m n o p", "g h i", "ab cd ef", "p o n m"]
@@ -81,6 +82,12 @@ def test_the_parallel_term_is_torch_s_symmetric_divergence(model: SentenceTransf
     assert both[0] > 0.01
     torch.testing.assert_close(value - plain, 0.7 * (sum(both) / 2).detach(), rtol=1e-4, atol=1e-5)
     assert any(not torch.allclose(gradients[name], without[name], rtol=1e-2) for name in without)
+
+
+def test_a_loss_without_parallel_queries_is_refused(model: SentenceTransformer) -> None:
+    features = [model.preprocess(texts) for texts in (QUERIES, PASSAGES)]
+    with pytest.raises(InputError, match="2 columns of texts"):
+        ParallelQueryLoss(model, query_kl=1.0)(features, torch.empty(0))
 
 
 def test_a_query_that_is_its_own_parallel_adds_nothing(model: SentenceTransformer) -> None:

@@ -58,6 +58,17 @@ def test_trained_models_are_held_against_each_other(tmp_path: Path) -> None:
     assert table[["difference", "low", "high"]].iloc[0].tolist() == pytest.approx([0.1, 0.1, 0.1])
 
 
+def test_another_variant_of_the_corpus_is_held_against_the_first(tmp_path: Path) -> None:
+    for name, level in (("none", 0.2), ("only", 0.1)):
+        write(tmp_path / "with" / name, {"a": level, "b": level + 0.2})
+    write(tmp_path / "without" / "none", {"a": 0.1, "b": 0.3}, task="miracl-yo-untitled")
+    table = miracl_tables.variant_table(*(miracl_tables.read_topics(tmp_path / name) for name in ("with", "without")))
+    assert table["system"].tolist() == ["none"]
+    row = table.iloc[0]
+    assert (row["nDCG@10, miracl-yo"], row["nDCG@10, miracl-yo-untitled"]) == pytest.approx((0.3, 0.2))
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((-0.1, -0.1, -0.1))
+
+
 def test_what_cannot_be_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no metrics\.json; `xir evaluate"):
         miracl_tables.read_topics(tmp_path)

@@ -1,6 +1,5 @@
 """What is committed under `figures` and in the README's blocks is what `xir publish` makes of the committed results."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -33,8 +32,10 @@ def test_published_figures_can_be_rebuilt_from_their_folder(profile: str, tmp_pa
     assert {"study.json", "runs.json", "evaluations.json", "group_sums.parquet"} <= files
     for png in folder.glob("*.png"):
         assert png.with_suffix(".csv").exists(), png
-    for run in json.loads((folder / "results" / "runs.json").read_text()):
+    for name, run in tables.trained_runs(results):
         assert {"encoder", "pairs_sha256", "settings", "environment", "realised"} <= run.keys()
+        expected = results.study.settings(name, run["settings"]["seed"]).model_dump()
+        assert expected | run["settings"] == expected  # each run stands behind the name of its own strategy
 
 
 def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,16 @@ def test_control_without_the_random_state_the_weights_differ(runs: Runs, whole: 
     assert not same_weights(out, whole)
 
 
+def test_parallel_queries_are_the_same_after_a_kill(runs: Runs, whole: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"query_kl": 1.0, "recompute": True})
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert runs(one, settings) == 0
+    assert runs(other, settings, ("xir_lib.trainer.RunTrainer.training_step", 15)) == -signal.SIGKILL
+    assert runs(other, settings) == 0
+    assert record(other)["resumed_at_steps"] and same_weights(one, other)
+    assert not same_weights(one, whole)
+
+
 def test_early_stopping_goes_on_from_its_curve(runs: Runs, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "model"
     assert runs(whole, STOPPING) == 0

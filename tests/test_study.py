@@ -124,6 +124,16 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"strategies": ["kl"], "variants": {"kl": {"query_kl": 1.0}}}, "variant 'kl' holds query_kl; it needs strategy"),
         ({"strategies": ["kl"], "variants": {"kl": {"strategy": "x-y", "seed": 1}}}, "variant 'kl' .*no seed"),
         ({"strategies": ["kl-s0"], "variants": {"kl-s0": {"strategy": "x-y"}}}, "variant 'kl-s0' cannot name a folder"),
+        (
+            {"strategies": ["x-y"], "variants": {"x-y": {"strategy": "x-x-mono"}}},
+            "variant 'x-y' has the name of something known",
+        ),
+        ({"strategies": ["none"], "variants": {"none": {"strategy": "x-x-mono"}}}, "variant 'none' has the name"),
+        ({"strategies": [".."], "variants": {"..": {"strategy": "x-y"}}}, "variant '..' cannot name a folder"),
+        (
+            {"strategies": ["a"], "variants": {"a": {"strategy": "x-y", "query_kl": 1.0, "one_language_per_id": True}}},
+            "leave one of them out",
+        ),
         ({"strategies": ["k/l"], "variants": {"k/l": {"strategy": "x-y"}}}, "variant 'k/l' cannot name a folder"),
         ({"strategies": ["kl"], "variants": {"kl": {"strategy": "x-y", "kl": 1}}}, "kl: Extra inputs"),
         ({"data": {"source": "mixture", "datasets": [], "query_tokens": 1, "passage_tokens": 1}}, "at least 2 items"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable
@@ -147,9 +148,14 @@ def test_a_parallel_query_is_the_same_id_s_in_another_language() -> None:
 
 
 def test_a_query_in_one_language_is_its_own_parallel() -> None:
-    data = PairDataset.from_pairs(pair_table().select(languages=["en"]), parallel_seed=0)
-    item = data.__getitems__([(1, 1)])[0]
-    assert item["parallel_query"] == item["query"]
+    whole = pair_table()
+    first = whole.pair_ids[0]
+    alone = (pc.field("pair_id") != first) | (pc.field("lang") == "en")
+    data = PairDataset.from_pairs(PairTable(whole.table.filter(alone)), parallel_seed=0)
+    item = data.__getitems__([(0, 0)])[0]
+    assert item["parallel_query"] == item["query"] == "q en n0"
+    with pytest.raises(InputError, match="no id has its query in two languages"):
+        PairDataset.from_pairs(whole.select(languages=["en"]), parallel_seed=0)
 
 
 def test_a_missing_text_is_named_and_not_trained_on() -> None:

@@ -74,9 +74,10 @@ COLUMNS = ["claim", "text", "task", "tested", "paper", "measured", "low", "high"
 def ledger(results: Results) -> pd.DataFrame:
     """Return one row per claim, task and difference.
 
-    Columns: claim, text, task, tested (a rank distance also as a share of what is subtracted), paper (its difference with
-    XLM-R), measured, low, high (95 %), p_holm (of what is claimed: a difference, or non-inferiority), mde (minimum detectable
-    effect), finding (of this difference, as `significance.verdict` names it), verdict (of the claim on this task).
+    Columns: claim, text, task, tested (of a rank distance with the share of what is subtracted, without an interval), paper
+    (its difference with XLM-R), measured, low, high (95 %), p_holm (of what is claimed: a difference, or non-inferiority), mde
+    (minimum detectable effect), finding (of this difference, as `significance.verdict` names it), verdict (of the claim on
+    this task).
     """
     seeds = len(results.study.seeds)
     caution = "" if seeds >= ENOUGH_SEEDS else f" ({seeds} seed{'s' if seeds > 1 else ''} only)"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
+from xir_lib.samplers import Strategy
 from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, compare
 from xir_lib.study import Results, load_results
 from xir_lib.tables import (
@@ -129,7 +130,10 @@ def alphas(results: Results) -> pd.DataFrame:
     free fix (`FIX`, on both sides, in the multilingual setting alone), setting, mAP (the strategy's), then those of
     `comparison_table`; nothing is adjusted.
     """
-    ladder = {name: _alpha(name) for name in results.study.strategies if name in PURE or name.startswith("hybrid-")}
+    known = [name for name in results.study.strategies if name not in results.study.variants]
+    ladder = {name: _alpha(name) for name in known if name in PURE or parse_strategy(name)[0] is Strategy.HYBRID}
+    if missing := [name for name in PURE if name not in ladder]:
+        raise InputError(f"profile {results.study.profile} lacks {', '.join(missing)}, an end of alpha; name one that has both")
     mixes = [(name, run["realised"]["pairs"]) for name, run in trained_runs(results) if name in ladder]
     drawn = pd.DataFrame([{"strategy": name, "share": mix["same-language"] / sum(mix.values())} for name, mix in mixes])
     share = drawn.groupby("strategy")["share"].mean()
@@ -163,11 +167,12 @@ def alpha_answers(table: pd.DataFrame) -> list[str]:
     Where one pure strategy leads the other by more than the margin: which share of that lead each mixture keeps, 100 % being
     the better end and 0 % the other one. And which mixtures are above both ends by their intervals, by how much at least.
     """
-    sentences = []
+    drawn = table.groupby("alpha")["share"].first()
+    pairs = ", ".join(f"{alpha:g} ({share:.2f})" for alpha, share in drawn.items())
+    sentences = [f"mAP by alpha, in brackets the monolingual share that was drawn: {pairs}."]
     for names, part in table.groupby(["free fix", "setting", "task"], sort=False):
         fix, setting, task = map(str, names)
         points = part.groupby("alpha")["mAP"].first()
-        drawn = ", ".join(f"{share:.2f}" for share in part.groupby("alpha")["share"].first())
         low, high = sorted((points[0.0], points[1.0]))
         lead = high - low > MARGIN
         kept, above = [], []
@@ -178,9 +183,8 @@ def alpha_answers(table: pd.DataFrame) -> list[str]:
             if both["verdict"].eq(A_BETTER).all():
                 above.append(f"{alpha:g} (by {both['difference'].min():.3f})")
         where = setting if fix == "none" else f"{setting}, with {fix}"
-        text = ", ".join(f"{value:.3f}" for value in points)
         sentences.append(
-            f"{task}, {where}: {text} for alpha {', '.join(f'{alpha:g}' for alpha in points.index)} (drawn: {drawn}); "
+            f"{task}, {where}: {', '.join(f'{value:.3f}' for value in points)}; "
             + (f"of the better end's lead {', '.join(kept)} kept between them; " if lead else "")
             + f"above both ends: {', '.join(above) or 'none'}."
         )
@@ -189,6 +193,8 @@ def alpha_answers(table: pd.DataFrame) -> list[str]:
 
 def controls(results: Results) -> pd.DataFrame:
     """Return every variant of a profile minus the encoder as it is, `x-x-mono` and the hybrid, as `tables.differences` does."""
+    if not results.study.variants:
+        raise InputError(f"profile {results.study.profile} has no variants; name one that has, such as {CONTROLS}")
     parts = [differences(results, name, ["none", "x-x-mono", HYBRID]) for name in results.study.variants]
     frames = [part.assign(variant=name) for name, part in zip(results.study.variants, parts, strict=True)]
     table = pd.concat(frames, ignore_index=True)

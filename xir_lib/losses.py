@@ -14,6 +14,8 @@ import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.utils.checkpoint import checkpoint
 
+from xir_lib.errors import InputError
+
 
 class SortedBatchLoss(MultipleNegativesRankingLoss):
     """`MultipleNegativesRankingLoss` whose columns are embedded in parts of similar length.
@@ -50,8 +52,15 @@ class ParallelQueryLoss(SortedBatchLoss):
         self.query_kl = query_kl
 
     def forward(self, sentence_features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of the batch, a scalar; features as the trainer's collator makes them."""
+        """Return the mean loss of the batch, a scalar in nats; features as the trainer's collator makes them.
+
+        The columns are query, passage, perhaps negatives, and parallel query, each of the same number of rows.
+        """
         embeddings = [embed_sorted(self.model, column, self.part_tokens, self.recompute) for column in sentence_features]
+        if len(embeddings) < 3:
+            raise InputError(
+                f"{len(embeddings)} columns of texts, query, passage and parallel query are needed; give parallel_seed"
+            )
         *own, parallel = embeddings
         passages = torch.cat(own[1:])  # with the negatives, if any
         one, other = (

@@ -87,6 +87,26 @@ def pair_table(topics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "detectable"])
 
 
+def variant_table(topics: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Return what the systems of another variant of the corpus lose or gain, by topic: `other` minus `topics`.
+
+    Both as `read_topics` returns them; systems that only one of them has are left out. Columns: system, nDCG@10 and R@100
+    under the names of both tasks, then difference (nDCG@10), low, high and detectable as in `system_table`.
+    """
+    names = [name for name in other["system"].unique() if name in set(topics["system"])]
+    sums = [_sums(table[table["system"].isin(names)]) for table in (topics, other)]
+    rows = []
+    for name in names:
+        row: dict[str, object] = {"system": name}
+        for measure in MEASURES[:2]:
+            for table in (topics, other):
+                part = table[(table["system"] == name) & (table["measure"] == measure)]
+                row[f"{measure}, {part['task'].iloc[0]}"] = part["value"].mean()
+        found = compare(sums[1][name], sums[0][name], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
+        rows.append({**row, "difference": found.difference, "low": found.low, "high": found.high, "detectable": found.mde})
+    return pd.DataFrame(rows)
+
+
 def _sums(topics: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the sums of every system, each topic a group of its own."""
     return {

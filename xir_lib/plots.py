@@ -305,7 +305,7 @@ def save_figure(figure: "Figure", table: pd.DataFrame, folder: str | Path, name:
 
 
 def _style(name: str) -> tuple[str, str]:
-    """Return colour and marker of a strategy; another alpha or a variant has its family's colour and a marker by its name."""
+    """Return colour and marker of a strategy; of another alpha or a variant by its name, the colour by how that begins."""
     known = "hybrid" if name == HYBRID else name
     family = next((key for key in COLOURS if name.startswith(key)), "")
     return COLOURS.get(family, "#000000"), MARKERS.get(known, _OTHER_MARKERS[zlib.crc32(name.encode()) % len(_OTHER_MARKERS)])

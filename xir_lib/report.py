@@ -215,11 +215,17 @@ def profile_page(results: Results) -> str:
 
 
 def miracl_block(folder: Path) -> str:
-    """Return the page's part on one MIRACL language: our systems, trained models against each other, published figures."""
+    """Return the page's part on one MIRACL language: our systems, trained models against each other, published figures.
+
+    Evaluations without titles are looked for beside `folder`, in one of its name with `-untitled`.
+    """
     topics = miracl_tables.read_topics(folder)
     lines = [*_markdown(miracl_tables.system_table(topics)), ""]
     if len(pairs := miracl_tables.pair_table(topics)):
         lines += ["nDCG@10 of the trained models, a minus b:", "", *_markdown(pairs), ""]
+    if (untitled := folder.with_name(f"{folder.name}-untitled")).exists():
+        variants = miracl_tables.variant_table(topics, miracl_tables.read_topics(untitled))
+        lines += ["Passages without their titles, minus those with them:", "", *_markdown(variants), ""]
     lines += ["Published, on the same corpus and topics (zero_shot no: trained on MIRACL itself):", ""]
     found = miracl_tables.published(topics["task"].iloc[0].removeprefix("miracl-"))
     return "\n".join([*lines, *_markdown(found)])

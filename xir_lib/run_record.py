@@ -15,6 +15,8 @@ from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 
+_BEFORE = {"one_language_per_id": False, "query_kl": 0.0}  # what runs had that were recorded before there were these settings
+
 
 def read_run(folder: Path) -> dict[str, Any]:
     """Return the `run.json` of a model folder; a folder without one is refused."""
@@ -46,6 +48,7 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     'seed 1 there, 2 here'
     """
     old, new = ({**record, **record.get("settings", {})} for record in (there, here))
+    old = _BEFORE | old
     names = [name for name in new if name != "settings" and old.get(name) != new[name]]
     return "; ".join(f"{name} {old.get(name)!s:.40} there, {new[name]!s:.40} here" for name in names)
 

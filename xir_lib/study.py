@@ -150,8 +150,10 @@ class Study(_Strict):
         for name, changes in self.variants.items():
             if name not in self.strategies:
                 raise InputError(f"variant {name!r} is not among the strategies {', '.join(self.strategies)}; add or remove it")
-            if not re.fullmatch(r"[a-z0-9.-]+", name) or re.search(r"-s\d+$", name):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) or re.search(r"-s\d+$", name):
                 raise InputError(f"variant {name!r} cannot name a folder; use a-z, 0-9, dots and dashes, no -s0 at the end")
+            if name in ("none", "untrained") or _is_strategy(name):
+                raise InputError(f"variant {name!r} has the name of something known; give it another one")
             if "strategy" not in changes or "seed" in changes:
                 raise InputError(f"variant {name!r} holds {', '.join(changes) or 'nothing'}; it needs strategy and no seed")
         for name in self.strategies:
@@ -213,6 +215,14 @@ def load_study(path: Path) -> Study:
         raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from error
+
+
+def _is_strategy(name: str) -> bool:
+    try:
+        parse_strategy(name)
+    except InputError:
+        return False
+    return True
 
 
 def _settings(**values: Any) -> TrainSettings:

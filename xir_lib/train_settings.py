@@ -6,7 +6,7 @@ Settings decide the weights, so they are part of a run's identity. Knows no mode
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from xir_lib.corpora.records import PairTable
 from xir_lib.corpora.splits import one_language_per_id
@@ -74,8 +74,11 @@ class TrainSettings(BaseModel):
         parse_strategy(value)
         return value
 
-
-DEFAULTS = {name: field.default for name, field in TrainSettings.model_fields.items() if not field.is_required()}
+    @model_validator(mode="after")
+    def _something_parallel(self) -> "TrainSettings":
+        if self.one_language_per_id and self.query_kl:
+            raise InputError("query_kl compares parallel queries and one_language_per_id leaves none; leave one of them out")
+        return self
 
 
 def trained_on(pairs: PairTable, settings: TrainSettings) -> PairTable:

@@ -32,7 +32,7 @@ from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.paths import atomic_path
 from xir_lib.run_record import difference, environment, read_run, table_digest, write_json
 from xir_lib.samplers import StrategyBatchSampler
-from xir_lib.train_settings import DEFAULTS, TrainSettings, batches_of, trained_on
+from xir_lib.train_settings import TrainSettings, batches_of, trained_on
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -84,7 +84,7 @@ def train(
         _remove_leftovers(out)
         if out.exists():
             run = read_run(out)
-            if not (differs := difference({**run, "settings": DEFAULTS | run["settings"]}, identity)):
+            if not (differs := difference(run, identity)):
                 log.info("%s is finished already", out)
                 remove_checkpoints(folder)
                 return run

@@ -115,6 +115,8 @@ class _ParallelRows:
         rows = np.flatnonzero(has_query)
         self.rows = rows[np.argsort(self.codes[rows], kind="stable")]  # by id
         self.starts = np.searchsorted(self.codes[self.rows], np.arange(offset + 1))
+        if np.diff(self.starts).max(initial=0) < 2:
+            raise InputError("no id has its query in two languages, so there are no parallel queries; leave query_kl out")
 
     def row(self, query_row: int, passage_row: int) -> int:
         code = self.codes[query_row]

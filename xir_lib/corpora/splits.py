@@ -5,6 +5,7 @@ put one passage on both sides, splitting by connected component cannot. Knows no
 """
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xir_lib.corpora.records import PairTable
+from xir_lib.corpora.records import DATASET, PairTable
 from xir_lib.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def components(ids: Sequence[str], things: Sequence[str]) -> dict[str, str]:
@@ -64,10 +67,12 @@ def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
     """Keep every id in one language, so that no question and no passage is there in two.
 
     Ids that share a passage, or are joined by a chain of such ids, get the same language: in an order drawn from `seed` these
-    components take, of the languages in which all their ids have query and passage, the one that has fewest ids so far. An id
-    whose component has no such language is left out.
+    components take, of the languages in which all their ids have query and passage, the one that has fewest ids of their data
+    set so far. An id whose component has no such language is left out, with a warning.
     """
     table = pairs.table
+    sources = table[DATASET.name].to_pylist() if DATASET.name in table.column_names else [""] * len(table)
+    source = dict(zip(table["pair_id"].to_pylist(), sources, strict=True))
     both = table.filter(pc.and_(pc.is_valid(table["query"]), pc.is_valid(table["passage_id"])))
     held = table.select(["pair_id", "passage_id"]).drop_null()
     component = components(held["pair_id"].to_pylist(), held["passage_id"].to_pylist())
@@ -77,18 +82,24 @@ def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
     offered: dict[str, Counter[str]] = {}
     for name, lang in zip(both["pair_id"].to_pylist(), both["lang"].to_pylist(), strict=True):
         offered.setdefault(component[name], Counter())[lang] += 1
-    taken: Counter[str] = Counter()
+    taken: Counter[tuple[str, str]] = Counter()
     chosen: dict[str, str] = {}
     for of in np.random.default_rng(seed).permutation(sorted(offered)).tolist():
         common = [lang for lang, count in sorted(offered[of].items()) if count == len(ids[of])]
         if common:
-            chosen[of] = min(common, key=lambda lang: taken[lang])
-            taken[chosen[of]] += len(ids[of])
+            dataset = source[of]  # a component has the name of one of its ids
+            chosen[of] = min(common, key=lambda lang: taken[dataset, lang])
+            taken[dataset, chosen[of]] += len(ids[of])
     keep = [
         chosen.get(component.get(name, "")) == lang
         for name, lang in zip(table["pair_id"].to_pylist(), table["lang"].to_pylist(), strict=True)
     ]
-    return PairTable(table.filter(pa.array(keep)))
+    kept = PairTable(table.filter(pa.array(keep, pa.bool_())))
+    if left_out := len(pairs.pair_ids) - len(kept.pair_ids):
+        log.warning(
+            "%d of %d ids are left out: no language has all that hangs together with them", left_out, len(pairs.pair_ids)
+        )
+    return kept
 
 
 def pair_counts(pairs: PairTable) -> dict[str, Any]:
