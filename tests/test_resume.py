@@ -191,6 +191,16 @@ def test_checkpoints_of_another_run_are_refused_in_one_line(runs: Runs, killed: 
     assert not folder.exists()
 
 
+def test_a_checkpoint_of_a_machine_with_another_precision_is_refused_in_one_line(runs: Runs, killed: Path) -> None:
+    record = killed.parent / ".model.checkpoint" / "run.json"
+    identity = json.loads(record.read_text())
+    here = identity["precision"]
+    there = {"float32": "bfloat16", "bfloat16": "float32"}[here]
+    record.write_text(json.dumps(identity | {"precision": there}))
+    with pytest.raises(InputError, match=rf"a checkpoint of another run \(precision {there} there, {here} here\); [^\n]+$"):
+        train(runs.encoder, toy_pairs(IDS[8:]), SETTINGS, killed, held_out=toy_pairs(IDS[:8]))
+
+
 def test_a_checkpoint_of_other_types_is_refused_in_one_line(runs: Runs, killed: Path) -> None:
     path = killed.parent / ".model.checkpoint" / "checkpoint-4" / "model.safetensors"
     tensors = load_file(path)

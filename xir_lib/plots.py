@@ -4,7 +4,6 @@ Colours are Okabe and Ito's, constant across figures, and every series has a mar
 reads in grey too. Functions return the figure; they know no files, but for `save_figure`.
 """
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,7 +184,7 @@ def _differences(axis: "Axes", table: pd.DataFrame) -> None:
 
 
 def pair_heatmaps(cells: pd.DataFrame, languages: Sequence[str], label: str = "mAP") -> "Figure":
-    """Draw a value by query language (rows) and the passages' language (columns), one panel per strategy, one scale.
+    """Draw a value by query (rows) and passage language (columns): a panel per strategy, four in a row; one scale.
 
     `cells` has strategy, query_lang, pool (the passages' language) and value; `label` names the value with its unit. The
     colours grow lighter with the value, so that they read in grey.
@@ -194,14 +193,19 @@ def pair_heatmaps(cells: pd.DataFrame, languages: Sequence[str], label: str = "m
 
     names = list(dict.fromkeys(cells["strategy"]))
     low, high = cells["value"].min(), cells["value"].max()
-    figure, axes = plt.subplots(1, len(names), figsize=(3.1 * len(names), 4.1), squeeze=False, layout="compressed")
-    for axis, name in zip(axes[0], names, strict=True):
+    wide = min(4, len(names))
+    rows = -(-len(names) // wide)
+    figure, axes = plt.subplots(rows, wide, figsize=(3.1 * wide, 3.1 * rows + 1), squeeze=False, layout="compressed")
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, names, strict=False):
         grid = cells[cells["strategy"] == name].pivot(index="query_lang", columns="pool", values="value")
         image = axis.imshow(grid.reindex(index=languages, columns=languages), cmap="viridis", vmin=low, vmax=high)
         axis.set(title=name, xlabel="language of the passages", xticks=range(len(languages)), yticks=range(len(languages)))
         axis.set_xticklabels(languages, fontsize=8)
         axis.set_yticklabels(languages, fontsize=8)
-    axes[0, 0].set_ylabel("language of the query")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("language of the query")
     figure.colorbar(image, ax=axes, label=label, shrink=0.75, location="bottom", aspect=50, pad=0.04)
     return figure
 
@@ -220,7 +224,7 @@ def language_lines(
     figure, axis = plt.subplots(figsize=(max(6.0, width * len(languages) + 2.5), 3.8), layout="constrained")
     for offset, name in enumerate(names):
         own = table[table["strategy"] == name].set_index("query_lang").reindex(languages)
-        colour, marker = _style(name)
+        colour, marker = _style(name, names)
         x = [i + min(0.16, 0.8 / len(names)) * (offset - (len(names) - 1) / 2) for i in range(len(languages))]
         axis.plot(x, own["value"], marker, color=colour, label=name, ms=6)
         if "low" in own:
@@ -304,8 +308,13 @@ def save_figure(figure: "Figure", table: pd.DataFrame, folder: str | Path, name:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
-def _style(name: str) -> tuple[str, str]:
-    """Return colour and marker of a strategy; of another alpha or a variant by its name, the colour by how that begins."""
-    known = "hybrid" if name == HYBRID else name
+def _style(name: str, among: Sequence[str] = ()) -> tuple[str, str]:
+    """Return colour and marker of a strategy. Another alpha or a variant has the colour that its name begins with.
+
+    Its marker is one that no other of `among`, the names of the figure, has.
+    """
     family = next((key for key in COLOURS if name.startswith(key)), "")
-    return COLOURS.get(family, "#000000"), MARKERS.get(known, _OTHER_MARKERS[zlib.crc32(name.encode()) % len(_OTHER_MARKERS)])
+    others = [other for other in among if other != HYBRID and other not in MARKERS]
+    if name in others:
+        return COLOURS.get(family, "#000000"), _OTHER_MARKERS[others.index(name) % len(_OTHER_MARKERS)]
+    return COLOURS.get(family, "#000000"), MARKERS.get(family, "o")

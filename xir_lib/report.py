@@ -142,10 +142,11 @@ def provenance(results: Results) -> str:
     """Say in one sentence what made these results: encoder, data, steps, seeds, device and versions."""
     study, run = results.study, results.runs[0]
     settings, machine = run["settings"], run["environment"]
+    half = "bfloat16 autocast, " if any(one["environment"].get("precision") == "bfloat16" for one in results.runs) else ""
     return (
         f"Profile {study.profile}: {study.encoder}, {settings['steps']} steps of {settings['batch_size']} pairs from "
         f"{study.data.source} ({run['pairs']['ids']:,} ids), learning rate {settings['learning_rate']}, "
-        f"temperature {settings['temperature']}, seeds {', '.join(map(str, study.seeds))}; {machine['device']}, "
+        f"temperature {settings['temperature']}, seeds {', '.join(map(str, study.seeds))}; {machine['device']}, {half}"
         f"Python {machine['python']}, torch {machine['torch']}, sentence-transformers {machine['sentence-transformers']}."
     )
 

@@ -15,7 +15,8 @@ from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 
-_BEFORE = {"one_language_per_id": False, "query_kl": 0.0}  # what runs had that were recorded before there were these settings
+# What runs had that were recorded before these were.
+_BEFORE = {"one_language_per_id": False, "query_kl": 0.0, "precision": "float32"}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -54,12 +55,15 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Return device, threads and the versions of what computes, for `run.json` and `metrics.json`."""
+    """Return device, precision (autocast's), threads and versions of what computes, for `run.json` and `metrics.json`."""
     import torch
+
+    from xir_lib.encoders import computes_in_bfloat16
 
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores ({platform.machine()})",
+        "precision": "bfloat16" if computes_in_bfloat16("cuda" if cuda else "cpu") else "float32",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -91,7 +91,8 @@ def train(
             if not overwrite:
                 raise InputError(f"{out} holds another run ({differs}); remove it or choose another folder")
             shutil.rmtree(out)
-        checkpoints = open_checkpoints(folder, identity, every=checkpoint_steps, overwrite=overwrite)
+        precision = {"precision": environment()["precision"]}  # half a run in each would be neither's
+        checkpoints = open_checkpoints(folder, identity | precision, every=checkpoint_steps, overwrite=overwrite)
         try:
             run = _train(encoder, pairs, settings, out, held_out, identity, checkpoints)
         except BaseException:
