@@ -12,7 +12,7 @@ import pytest
 
 from xir_lib.corpora import lareqa, mlqa, squad
 from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
-from xir_lib.corpora.splits import components, one_language_per_id, pair_counts, split_by_group
+from xir_lib.corpora.splits import components, draw_ids, one_language_per_id, pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.samplers import PairIndex, StrategyBatchSampler
@@ -508,6 +508,20 @@ def test_paragraphs_lie_within_articles(real: Path, name: str) -> None:
     queries = lareqa.load_task(name, folder=real / name).queries
     units = {(row["group"], row["paragraph"]) for row in queries.select(["group", "paragraph"]).to_pylist()}
     assert len(units) == len({paragraph for _, paragraph in units}) == PARAGRAPHS[name]
+
+
+def test_fewer_ids_are_a_part_of_more_and_keep_their_languages() -> None:
+    rows = [
+        dict(zip(PAIR_SCHEMA.names, (f"q{n}", lang, "q?", f"p{n}", "p", "g"), strict=True)) for n in range(30) for lang in "ab"
+    ]
+    pairs = PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA))
+    few, more, other = (set(draw_ids(pairs, count, seed).pair_ids) for count, seed in ((5, 0), (12, 0), (12, 1)))
+    assert few < more < set(pairs.pair_ids)
+    assert more != other
+    assert (len(few), len(more), len(draw_ids(pairs, 5, 0))) == (5, 12, 10)
+    assert draw_ids(pairs, 30, 0).table.equals(pairs.table)
+    with pytest.raises(InputError, match=r"^ids must be at most 30, [^\n]+, got 31$"):
+        draw_ids(pairs, 31, 0)
 
 
 def test_one_language_per_id_leaves_nothing_parallel(caplog: pytest.LogCaptureFixture) -> None:

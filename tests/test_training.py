@@ -320,6 +320,14 @@ def test_pure_batches_have_pure_marginals(encoder: str, tmp_path: Path) -> None:
     assert all(count % 8 == 0 for count in run["realised"]["query_lang"].values())  # whole batches
 
 
+def test_a_training_on_few_ids_has_those_alone(encoder: str, tmp_path: Path) -> None:
+    run = train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"steps": 6, "ids": 10}), tmp_path / "m")
+    assert run["pairs"] == {"rows": 30, "ids": 10, "languages": toy_pairs().languages}
+    with pytest.raises(InputError, match=r"^ids must be at most 40, [^\n]+, got 41$"):
+        train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"ids": 41}), tmp_path / "n")
+    assert not list(tmp_path.glob(".n.checkpoint"))
+
+
 def test_one_language_per_id_trains_on_nothing_parallel(encoder: str, tmp_path: Path) -> None:
     settings = TrainSettings(**SETTINGS | {"strategy": "x-x-mono", "steps": 6, "one_language_per_id": True})
     run = train(encoder, toy_pairs(), settings, tmp_path / "m")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from xir_lib.corpora.records import PairTable
-from xir_lib.corpora.splits import one_language_per_id
+from xir_lib.corpora.splits import draw_ids, one_language_per_id
 from xir_lib.errors import InputError
 from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
@@ -52,6 +52,7 @@ class TrainSettings(BaseModel):
     dataset_draw: Literal["size", "equal"] | Annotated[float, Field(gt=0)] = Field(
         "size", description="how a batch draws its data set, where there are several; a number is a temperature"
     )
+    ids: int | None = Field(None, gt=1, description="train on so many of the ids, drawn by the seed")
     one_language_per_id: bool = Field(False, description="keep every id in one language; a control without parallel data")
     seed: int = 0
     steps: int = Field(gt=0, description="optimiser steps")
@@ -83,6 +84,8 @@ class TrainSettings(BaseModel):
 
 def trained_on(pairs: PairTable, settings: TrainSettings) -> PairTable:
     """Return the part of the pairs that a run with these settings draws from."""
+    if settings.ids is not None:
+        pairs = draw_ids(pairs, settings.ids, settings.seed)
     return one_language_per_id(pairs, settings.seed) if settings.one_language_per_id else pairs
 
 

@@ -63,6 +63,14 @@ def split_by_group(pairs: PairTable, held_out_share: float, seed: int) -> tuple[
     return PairTable(pairs.table.filter(pc.invert(mask))), PairTable(pairs.table.filter(mask))
 
 
+def draw_ids(pairs: PairTable, count: int, seed: int) -> PairTable:
+    """Keep `count` of the ids, in all their languages. Of one seed's draws the smaller is part of the larger."""
+    if count > (there := len(names := sorted(pairs.pair_ids))):
+        raise InputError(f"ids must be at most {there}, which is what the pairs have, got {count}")
+    order = np.random.default_rng(seed).permutation(names)
+    return pairs.select(pair_ids=order[:count].tolist())
+
+
 def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
     """Keep every id in one language, so that no question and no passage is there in two.
 
