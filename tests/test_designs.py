@@ -83,53 +83,6 @@ def test_how_far_a_repair_stays_below_the_best_by_hand() -> None:
     )
 
 
-def test_what_alpha_does_by_hand() -> None:
-    plain = PAPER_LIKE | {"hybrid-0.25": level(0.76, 0.66, 0.52)}
-    results = with_fix(plain, dict.fromkeys(plain, level(0.8, 0.6, 0.5)))
-    study = results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.25", "hybrid-0.5", "x-y"]})
-    mixes = [{"same-language": same, "cross-language": 100 - same} for same in (100, 20, 55, 0)]
-    runs = [{**results.runs[0], "realised": {"pairs": mix}} for mix in mixes]  # in the order of the strategies
-    table = designs.alphas(results._replace(study=study, runs=runs))
-    assert len(table) == 2 * 3 * 4  # against each end the others, in three settings and the fixed one
-    multi = table[(table["setting"] == "multilingual") & (table["free fix"] == "none")]
-    against = multi.set_index(["minus", "alpha"])["difference"].to_dict()
-    above_x_y = {("x-y", 0.25): -0.03, ("x-y", 0.5): 0.01, ("x-y", 1.0): -0.05}
-    assert against == pytest.approx(
-        above_x_y | {("x-x-mono", a): above_x_y["x-y", a or 1.0] + 0.05 for a in (0.25, 0.5)} | {("x-x-mono", 0.0): 0.05}
-    )
-    told = designs.alpha_answers(table)
-    assert told[0].endswith("drawn: 0 (0.00), 0.25 (0.20), 0.5 (0.55), 1 (1.00).")
-    assert told[3] == (
-        "atlas-qa, multilingual: 0.550, 0.520, 0.560, 0.500; of the better end's lead 40%, 120% kept between them; "
-        "above both ends: 0.5 (by 0.010)."
-    )
-    assert told[4].endswith("0.500, 0.500, 0.500, 0.500; above both ends: none.")
-
-
-def test_what_a_variant_adds_by_hand() -> None:
-    plain = PAPER_LIKE | {"disjoint": level(0.7, 0.6, 0.48, 60)}
-    results = with_fix(plain, ALL_EQUAL | {"disjoint": ALL_EQUAL["none"]})
-    variants = {"disjoint": {"strategy": "x-x-mono", "one_language_per_id": True}}
-    study = results.study.model_copy(update={"strategies": ["x-x-mono", "x-y", "hybrid-0.5", "disjoint"], "variants": variants})
-    results = results._replace(study=study)
-    table = designs.controls(results).set_index("minus")
-    assert table["variant"].unique().tolist() == ["disjoint"]
-    first = {name: cell.split(" ")[0] for name, cell in table["multilingual"].items()}
-    assert first == {"none": "+.080", "x-x-mono": "-.020", "hybrid-0.5": "-.080"}
-    assert designs.control_answers(results) == [
-        "atlas-qa, multilingual mAP: none 0.400, disjoint 0.480, x-x-mono 0.500, x-y 0.550, hybrid-0.5 0.560. "
-        "Of x-x-mono's gain over none: disjoint 80%."
-    ]
-
-
-def test_a_profile_without_the_ends_or_without_variants_is_refused() -> None:
-    results = with_fix(PAPER_LIKE, ALL_EQUAL)
-    with pytest.raises(InputError, match="profile one has no variants"):
-        designs.controls(results)
-    with pytest.raises(InputError, match="profile one lacks x-y, an end of alpha"):
-        designs.alphas(results._replace(study=results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.5"]})))
-
-
 def test_no_profile_is_refused() -> None:
     with pytest.raises(InputError, match="no profile named"):
         designs.read_designs(Path("figures"), [])

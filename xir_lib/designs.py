@@ -13,7 +13,6 @@ import pandas as pd
 
 from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
-from xir_lib.samplers import Strategy
 from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, compare
 from xir_lib.study import Results, load_results
 from xir_lib.tables import (
@@ -21,21 +20,16 @@ from xir_lib.tables import (
     MARGIN,
     PURE,
     comparison_table,
-    comparisons,
-    differences,
     free_fixes,
     group_sums,
     label,
     scores,
     tasks_of,
     trained_languages,
-    trained_runs,
     within,
 )
-from xir_lib.train_settings import parse_strategy
 
 PROFILES = ("parallel", "small", "low_resource", "atlas")  # judged on real questions; the demo is not
-LADDER, CONTROLS = "alpha", "controls"  # the profiles of `alphas` and of `controls`, both on design P
 FIX = "centring+round-robin"  # what the figure's last panel has on both sides
 
 
@@ -73,20 +67,24 @@ def effects(designs: Sequence[Results]) -> pd.DataFrame:
     fix (on both sides; with `FIX` the multilingual setting alone), b, setting, measure, then those of `comparison_table`.
     Nothing is adjusted.
     """
+    return pd.concat([hybrid_minus_pure(results, results.study.profile) for results in designs], ignore_index=True)
+
+
+def hybrid_minus_pure(results: Results, called: str, suffix: str = "") -> pd.DataFrame:
+    """Return the rows of `effects` for one profile, `called` so; `suffix` chooses the variants HYBRID + suffix and so on."""
     keys, found = [], []
-    for results in designs:
-        n, seed = results.study.resamples, results.study.report_seed
-        for task in tasks_of(results):
-            for fix in ("none", FIX):
-                sums = {name: group_sums(results, task, name, fix) for name in (HYBRID, *PURE)}
-                splits = language_splits(results, sums[HYBRID]["query_lang"].unique().tolist())
-                for split, languages in splits.items():
-                    for other in PURE:
-                        for setting in SETTINGS if fix == "none" else SETTINGS[-1:]:
-                            pair = [within(sums[name], languages) for name in (HYBRID, other)]
-                            found.append(compare(*pair, setting=setting, measure="mAP", n_resamples=n, seed=seed))
-                            key = {"profile": results.study.profile, "task": task, "languages": split, "free fix": fix}
-                            keys.append({**key, "b": other, "setting": setting, "measure": "mAP"})
+    n, seed = results.study.resamples, results.study.report_seed
+    for task in tasks_of(results):
+        for fix in ("none", FIX):
+            sums = {name: group_sums(results, task, f"{name}{suffix}", fix) for name in (HYBRID, *PURE)}
+            splits = language_splits(results, sums[HYBRID]["query_lang"].unique().tolist())
+            for split, languages in splits.items():
+                for other in PURE:
+                    for setting in SETTINGS if fix == "none" else SETTINGS[-1:]:
+                        pair = [within(sums[name], languages) for name in (HYBRID, other)]
+                        found.append(compare(*pair, setting=setting, measure="mAP", n_resamples=n, seed=seed))
+                        key = {"profile": called, "task": task, "languages": split, "free fix": fix}
+                        keys.append({**key, "b": other, "setting": setting, "measure": "mAP"})
     return comparison_table(keys, found, family=False)
 
 
@@ -121,100 +119,6 @@ def shortfall(designs: Sequence[Results], *, language_known: bool) -> pd.DataFra
     table = pd.DataFrame({f"{setting} {name}": part.loc[setting] for setting in SETTINGS for name, part in parts.items()})
     order = [label(strategy, fix) for fix in fixes for strategy in ("none", *PURE, HYBRID)]
     return table.loc[order].rename_axis("repair").reset_index()
-
-
-def alphas(results: Results) -> pd.DataFrame:
-    """Return what the share of monolingual batches does, from none (`x-y`, alpha 0) to all (`x-x-mono`, alpha 1).
-
-    Columns: strategy, alpha, share (of same-language pairs in the batches that were drawn), minus (each pure strategy), task,
-    free fix (`FIX`, on both sides, in the multilingual setting alone), setting, mAP (the strategy's), then those of
-    `comparison_table`; nothing is adjusted.
-    """
-    known = [name for name in results.study.strategies if name not in results.study.variants]
-    ladder = {name: _alpha(name) for name in known if name in PURE or parse_strategy(name)[0] is Strategy.HYBRID}
-    if missing := [name for name in PURE if name not in ladder]:
-        raise InputError(f"profile {results.study.profile} lacks {', '.join(missing)}, an end of alpha; name one that has both")
-    mixes = [(name, run["realised"]["pairs"]) for name, run in trained_runs(results) if name in ladder]
-    drawn = pd.DataFrame([{"strategy": name, "share": mix["same-language"] / sum(mix.values())} for name, mix in mixes])
-    share = drawn.groupby("strategy")["share"].mean()
-    fixes = ["none", *([FIX] if FIX in results.study.rivals else [])]
-    table = scores(results)
-    level = table[table["measure"] == "mAP"].set_index(["task", "strategy", "rival", "setting"])["value"]
-    frames = []
-    for name in sorted(ladder, key=lambda name: ladder[name]):
-        for minus in PURE:
-            for fix in fixes:
-                if name == minus:
-                    continue
-                found = comparisons(results, [(name, fix, minus, fix)]).drop(columns=["a", "b"])
-                found = found[found["measure"] == "mAP"]
-                at = [level[task, name, fix, setting] for task, setting in zip(found["task"], found["setting"], strict=True)]
-                found.insert(0, "mAP", at)
-                key = {"strategy": name, "alpha": ladder[name], "share": share[name], "minus": minus, "free fix": fix}
-                frames.append(pd.DataFrame(key, index=found.index).join(found))
-    first = ["strategy", "alpha", "share", "minus", "task", "free fix", "setting", "measure", "mAP"]
-    together = pd.concat(frames, ignore_index=True)
-    return together[[*first, *together.columns.difference(first, sort=False)]]
-
-
-def _alpha(strategy: str) -> float:
-    return 0.0 if strategy == "x-y" else parse_strategy(strategy)[1]
-
-
-def alpha_answers(table: pd.DataFrame) -> list[str]:
-    """Say how mAP goes with alpha, per task and setting; `table` is `alphas`.
-
-    Where one pure strategy leads the other by more than the margin: which share of that lead each mixture keeps, 100 % being
-    the better end and 0 % the other one. And which mixtures are above both ends by their intervals, by how much at least.
-    """
-    drawn = table.groupby("alpha")["share"].first()
-    pairs = ", ".join(f"{alpha:g} ({share:.2f})" for alpha, share in drawn.items())
-    sentences = [f"mAP by alpha, in brackets the monolingual share that was drawn: {pairs}."]
-    for names, part in table.groupby(["free fix", "setting", "task"], sort=False):
-        fix, setting, task = map(str, names)
-        points = part.groupby("alpha")["mAP"].first()
-        low, high = sorted((points[0.0], points[1.0]))
-        lead = high - low > MARGIN
-        kept, above = [], []
-        for alpha in points.index.drop([0.0, 1.0]).tolist():
-            both = part[part["alpha"] == alpha]
-            if lead:
-                kept.append(f"{(points[alpha] - low) / (high - low):.0%}")
-            if both["verdict"].eq(A_BETTER).all():
-                above.append(f"{alpha:g} (by {both['difference'].min():.3f})")
-        where = setting if fix == "none" else f"{setting}, with {fix}"
-        sentences.append(
-            f"{task}, {where}: {', '.join(f'{value:.3f}' for value in points)}; "
-            + (f"of the better end's lead {', '.join(kept)} kept between them; " if lead else "")
-            + f"above both ends: {', '.join(above) or 'none'}."
-        )
-    return sentences
-
-
-def controls(results: Results) -> pd.DataFrame:
-    """Return every variant of a profile minus the encoder as it is, `x-x-mono` and the hybrid, as `tables.differences` does."""
-    if not results.study.variants:
-        raise InputError(f"profile {results.study.profile} has no variants; name one that has, such as {CONTROLS}")
-    parts = [differences(results, name, ["none", "x-x-mono", HYBRID]) for name in results.study.variants]
-    frames = [part.assign(variant=name) for name, part in zip(results.study.variants, parts, strict=True)]
-    table = pd.concat(frames, ignore_index=True)
-    return table[["task", "variant", *table.columns.difference(["task", "variant"], sort=False)]]
-
-
-def control_answers(results: Results) -> list[str]:
-    """Say per task the multilingual mAP of everything trained, and the share of `x-x-mono`'s gain that each variant has."""
-    table = scores(results).query("rival == 'none' and setting == 'multilingual' and measure == 'mAP'")
-    sentences = []
-    for task, part in table.groupby("task", sort=False):
-        level = part.set_index("strategy")["value"].drop("untrained", errors="ignore").sort_values()
-        gain = level["x-x-mono"] - level["none"]
-        variants = [name for name in level.index if name in results.study.variants]
-        shares = [f"{name} {(level[name] - level['none']) / gain:.0%}" for name in variants]
-        sentences.append(
-            f"{task}, multilingual mAP: {', '.join(f'{name} {value:.3f}' for name, value in level.items())}. "
-            f"Of x-x-mono's gain over none: {', '.join(shares)}."
-        )
-    return sentences
 
 
 def averages(folder: Path, results: Results) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from xir_lib import designs, mixed_pools
+from xir_lib import designs, factors, mixed_pools
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
 from xir_lib.plots import alpha_figure, designs_figure, mixed_figure, save_figure
@@ -96,7 +96,7 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     save_figure(mixed_figure(table), table, MIXED, "mixed_pools")
     table = designs.effects(designs.read_designs(DESIGNS.parent))
     save_figure(designs_figure(table[table["languages"] == "all"], MARGIN), table, DESIGNS, "06_effects")
-    table = designs.alphas(load_results(DESIGNS.parent / designs.LADDER / "results"))
+    table = factors.alphas(load_results(DESIGNS.parent / factors.LADDER / "results"))
     save_figure(alpha_figure(table, MARGIN), table, DESIGNS, "06_alpha")
     for folder, block in BLOCKS.items():
         page = folder / "README.md"

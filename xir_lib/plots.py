@@ -73,7 +73,7 @@ def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
 def designs_figure(table: pd.DataFrame, margin: float) -> "Figure":
     """Draw the hybrid minus each pure strategy: a row per profile, task and part of its languages, a panel per setting.
 
-    `table` is `designs.effects`. The last panel has the free fix on both sides. Grey: differences within the margin.
+    `table` is `designs.effects` or `factors.factors`. The last panel has the free fix on both sides. Grey: within the margin.
     """
     import matplotlib.pyplot as plt
 
@@ -108,7 +108,7 @@ def designs_figure(table: pd.DataFrame, margin: float) -> "Figure":
 def alpha_figure(table: pd.DataFrame, margin: float) -> "Figure":
     """Draw mAP minus that of `x-y` over the share of monolingual batches that were drawn: a panel per setting, a line per task.
 
-    `table` is `designs.alphas`. The last panel has the free fix on both sides. Grey: differences within the margin.
+    `table` is `factors.alphas`. The last panel has the free fix on both sides. Grey: differences within the margin.
     """
     import matplotlib.pyplot as plt
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from xir_lib import designs, low_resource, miracl_tables, mixed_pools
+from xir_lib import designs, factors, low_resource, miracl_tables, mixed_pools
 from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
@@ -245,7 +245,7 @@ def mixed_block(folder: Path) -> str:
 def designs_block(folder: Path) -> str:
     """Return the page's part on several profiles, which lie beside `folder`.
 
-    It has `06_effects.csv`, of `designs.effects`, and `06_alpha.csv`, of `designs.alphas`.
+    It has `06_effects.csv` of `designs.effects` and `06_alpha.csv` of `factors.alphas`.
     """
     chosen = designs.read_designs(folder.parent)
     lines = [f"- {sentence}" for sentence in designs.answers(chosen, pd.read_csv(folder / "06_effects.csv"))]
@@ -254,12 +254,12 @@ def designs_block(folder: Path) -> str:
         short = designs.shortfall(chosen, language_known=known)
         lines += ["", f"mAP below the best repair of each task, if the {title}:", "", *_markdown(short)]
     lines += ["", "## How much of it monolingual", "", "![mAP over alpha](06_alpha.png)", ""]
-    lines += [f"- {sentence}" for sentence in designs.alpha_answers(pd.read_csv(folder / "06_alpha.csv"))]
-    ladder = load_results(folder.parent / designs.LADDER / "results")
+    lines += [f"- {sentence}" for sentence in factors.alpha_answers(pd.read_csv(folder / "06_alpha.csv"))]
+    ladder = load_results(folder.parent / factors.LADDER / "results")
     lines += ["", provenance(ladder), "", "## What the gain comes from", ""]
-    variants = load_results(folder.parent / designs.CONTROLS / "results")
-    lines += [f"- {sentence}" for sentence in designs.control_answers(variants)]
-    lines += ["", VARIANTS, "", *_markdown(designs.controls(variants)), "", provenance(variants)]
+    variants = load_results(folder.parent / factors.CONTROLS / "results")
+    lines += [f"- {sentence}" for sentence in factors.control_answers(variants)]
+    lines += ["", VARIANTS, "", *_markdown(factors.controls(variants)), "", provenance(variants)]
     return "\n".join(lines)
 
 

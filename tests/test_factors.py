@@ -1,0 +1,112 @@
+"""Runs that differ in one thing: differences by hand on made-up scores, and what is committed."""
+
+import pytest
+from test_designs import with_fix
+from test_study import ALL_EQUAL, PAPER_LIKE, level
+
+from xir_lib import factors
+from xir_lib.errors import InputError
+
+
+def test_what_alpha_does_by_hand() -> None:
+    plain = PAPER_LIKE | {"hybrid-0.25": level(0.76, 0.66, 0.52)}
+    results = with_fix(plain, dict.fromkeys(plain, level(0.8, 0.6, 0.5)))
+    study = results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.25", "hybrid-0.5", "x-y"]})
+    mixes = [{"same-language": same, "cross-language": 100 - same} for same in (100, 20, 55, 0)]
+    runs = [{**results.runs[0], "realised": {"pairs": mix}} for mix in mixes]  # in the order of the strategies
+    table = factors.alphas(results._replace(study=study, runs=runs))
+    assert len(table) == 2 * 3 * 4  # against each end the others, in three settings and the fixed one
+    multi = table[(table["setting"] == "multilingual") & (table["free fix"] == "none")]
+    against = multi.set_index(["minus", "alpha"])["difference"].to_dict()
+    above_x_y = {("x-y", 0.25): -0.03, ("x-y", 0.5): 0.01, ("x-y", 1.0): -0.05}
+    assert against == pytest.approx(
+        above_x_y | {("x-x-mono", a): above_x_y["x-y", a or 1.0] + 0.05 for a in (0.25, 0.5)} | {("x-x-mono", 0.0): 0.05}
+    )
+    told = factors.alpha_answers(table)
+    assert told[0].endswith("drawn: 0 (0.00), 0.25 (0.20), 0.5 (0.55), 1 (1.00).")
+    assert told[3] == (
+        "atlas-qa, multilingual: 0.550, 0.520, 0.560, 0.500; of the better end's lead 40%, 120% kept between them; "
+        "above both ends: 0.5 (by 0.010)."
+    )
+    assert told[4].endswith("0.500, 0.500, 0.500, 0.500; above both ends: none.")
+
+
+def test_what_a_variant_adds_by_hand() -> None:
+    plain = PAPER_LIKE | {"disjoint": level(0.7, 0.6, 0.48, 60)}
+    results = with_fix(plain, ALL_EQUAL | {"disjoint": ALL_EQUAL["none"]})
+    variants = {"disjoint": {"strategy": "x-x-mono", "one_language_per_id": True}}
+    study = results.study.model_copy(update={"strategies": ["x-x-mono", "x-y", "hybrid-0.5", "disjoint"], "variants": variants})
+    results = results._replace(study=study)
+    table = factors.controls(results).set_index("minus")
+    assert table["variant"].unique().tolist() == ["disjoint"]
+    first = {name: cell.split(" ")[0] for name, cell in table["multilingual"].items()}
+    assert first == {"none": "+.080", "x-x-mono": "-.020", "hybrid-0.5": "-.080"}
+    assert factors.control_answers(results) == [
+        "atlas-qa, multilingual mAP: none 0.400, disjoint 0.480, x-x-mono 0.500, x-y 0.550, hybrid-0.5 0.560. "
+        "Of x-x-mono's gain over none: disjoint 80%."
+    ]
+
+
+def test_a_profile_without_the_ends_or_without_variants_is_refused() -> None:
+    results = with_fix(PAPER_LIKE, ALL_EQUAL)
+    with pytest.raises(InputError, match="profile one has no variants"):
+        factors.controls(results)
+    with pytest.raises(InputError, match="profile one lacks x-y, an end of alpha"):
+        factors.alphas(results._replace(study=results.study.model_copy(update={"strategies": ["x-x-mono", "hybrid-0.5"]})))
+
+
+FOUR = {
+    "none": level(0.8, 0.6, 0.3),
+    "x-x-mono": level(0.8, 0.6, 0.40),
+    "x-x": level(0.8, 0.6, 0.35),
+    "x-y-pair": level(0.8, 0.6, 0.48),
+    "x-y": level(0.8, 0.6, 0.45),
+    "hybrid-0.5": level(0.8, 0.6, 0.44),
+    "hybrid-row-0.5": level(0.8, 0.6, 0.42),
+}
+
+
+def test_what_pairs_and_batches_change_by_hand() -> None:
+    results = with_fix(FOUR, dict.fromkeys(FOUR, level(0.8, 0.6, 0.5)))
+    with pytest.raises(InputError, match=r"profile one lacks hybrid-row-0\.5, x-x, x-y-pair; name one that has"):
+        factors.cells(results)
+    results = results._replace(study=results.study.model_copy(update={"strategies": [name for name in FOUR if name != "none"]}))
+    table = factors.cells(results)
+    changed = dict(zip(table["changed"], (cell.split(" ")[0] for cell in table["multilingual"]), strict=True))
+    assert list(changed.values()) == ["-.050", "-.030", "+.080", "+.100", "-.020"]
+    assert set(table[f"multilingual, both with {factors.FIX}"].str.split(" ").str[0]) == {"+.000"}
+    assert factors.cell_answers(results) == [
+        "atlas-qa, multilingual mAP: none 0.300, x-x-mono 0.400, x-x 0.350, x-y-pair 0.480, x-y 0.450, hybrid-0.5 0.440, "
+        "hybrid-row-0.5 0.420. Changed by mixed batches, pairs of one language -0.050; mixed batches, pairs of two -0.030; "
+        "pairs of two, batches of one language (pair) +0.080; pairs of two, mixed batches +0.100; "
+        "mixture within the batch -0.020."
+    ]
+
+
+def test_what_few_ids_change_by_hand() -> None:
+    few = {"x-x-mono-8": level(0.8, 0.6, 0.45), "x-y-8": level(0.8, 0.6, 0.5), "hybrid-0.5-8": level(0.8, 0.6, 0.53)}
+    results = with_fix(PAPER_LIKE | few, dict.fromkeys(PAPER_LIKE | few, level(0.8, 0.6, 0.5)))
+    with pytest.raises(InputError, match="profile one has no variant with few ids"):
+        factors.fewer_ids(results)
+    variants = {name: {"strategy": name.removesuffix("-8"), "ids": 8} for name in few}
+    results = results._replace(study=results.study.model_copy(update={"variants": variants}))
+    changed = {"as it is": (results, ""), "8 ids": (results, "-8")}
+    table = factors.factors(changed).set_index(["profile", "b", "free fix", "setting"])["difference"]
+    assert table["as it is", "x-x-mono", "none", "multilingual"] == pytest.approx(0.06)
+    assert table["8 ids", "x-x-mono", "none", "multilingual"] == pytest.approx(0.08)
+    assert table["8 ids", "x-y", "none", "multilingual"] == pytest.approx(0.03)
+    assert table["8 ids", "x-y", factors.FIX, "multilingual"] == pytest.approx(0)
+    levels = factors.factor_levels(changed).set_index(["changed", "free fix"])
+    assert levels.loc[("8 ids", "none"), ["none", "x-x-mono", "x-y", "hybrid-0.5"]].tolist() == [0.4, 0.45, 0.5, 0.53]
+    fewer = factors.fewer_ids(results).set_index(["strategy", "minus"])["multilingual"].str.split(" ").str[0]
+    assert fewer["x-x-mono-8", "none"] == "+.050"
+    assert fewer["x-x-mono-8", "x-x-mono"] == "-.050"
+    assert fewer["hybrid-0.5-8", "hybrid-0.5"] == "-.030"
+
+
+def test_two_machines_beside_each_other() -> None:
+    one, other = with_fix(PAPER_LIKE, ALL_EQUAL), with_fix(PAPER_LIKE | {"x-y": level(0.7, 0.6, 0.5)}, ALL_EQUAL, profile="two")
+    table = factors.across(one, other).set_index(["strategy", "setting"])
+    assert len(table) == 4 * 3
+    assert table["difference"].abs().sum() == pytest.approx(table.loc["x-y", "difference"].abs().sum())
+    assert table.loc[("x-y", "multilingual"), ["one", "two", "difference"]].tolist() == pytest.approx([0.55, 0.5, -0.05])

@@ -1,0 +1,215 @@
+"""What decides: runs on design P that differ in one thing from the plain strategies.
+
+`alphas`: the share of monolingual batches. `controls`: parallel text, and a loss of its own. `cells`: of what a strategy is
+made. `factors`: how much data, how good a start. All are of one seed, and nothing is adjusted.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from xir_lib.designs import FIX, hybrid_minus_pure
+from xir_lib.errors import InputError
+from xir_lib.samplers import Strategy
+from xir_lib.significance import A_BETTER
+from xir_lib.study import Results, load_results
+from xir_lib.tables import HYBRID, MARGIN, PURE, comparisons, differences, scores, tasks_of, trained_runs
+from xir_lib.train_settings import parse_strategy
+
+LADDER, CONTROLS, CELLS = "alpha", "controls", "two_by_two"  # the profiles of `alphas`, `controls` and `cells`
+FACTORS = {  # what was changed: the profile, and what its variants' names end in
+    "as it is": (CELLS, ""),
+    "64 ids of 708": ("few_ids", "-64"),
+    "first six layers": ("first_six", ""),
+}
+CONTRASTS = [  # what is changed: strategy, minus
+    ("mixed batches, pairs of one language", "x-x", "x-x-mono"),
+    ("mixed batches, pairs of two", "x-y", "x-y-pair"),
+    ("pairs of two, batches of one language (pair)", "x-y-pair", "x-x-mono"),
+    ("pairs of two, mixed batches", "x-y", "x-x"),
+    ("mixture within the batch", "hybrid-row-0.5", HYBRID),
+]
+
+
+def alphas(results: Results) -> pd.DataFrame:
+    """Return what the share of monolingual batches does, from none (`x-y`, alpha 0) to all (`x-x-mono`, alpha 1).
+
+    Columns: strategy, alpha, share (of same-language pairs in the batches that were drawn), minus (each pure strategy), task,
+    free fix (`FIX`, on both sides, in the multilingual setting alone), setting, mAP (the strategy's), then those of
+    `comparison_table`; nothing is adjusted.
+    """
+    known = [name for name in results.study.strategies if name not in results.study.variants]
+    ladder = {name: _alpha(name) for name in known if name in PURE or parse_strategy(name)[0] is Strategy.HYBRID}
+    if missing := [name for name in PURE if name not in ladder]:
+        raise InputError(f"profile {results.study.profile} lacks {', '.join(missing)}, an end of alpha; name one that has both")
+    mixes = [(name, run["realised"]["pairs"]) for name, run in trained_runs(results) if name in ladder]
+    drawn = pd.DataFrame([{"strategy": name, "share": mix["same-language"] / sum(mix.values())} for name, mix in mixes])
+    share = drawn.groupby("strategy")["share"].mean()
+    fixes = ["none", *([FIX] if FIX in results.study.rivals else [])]
+    table = scores(results)
+    level = table[table["measure"] == "mAP"].set_index(["task", "strategy", "rival", "setting"])["value"]
+    frames = []
+    for name in sorted(ladder, key=lambda name: ladder[name]):
+        for minus in PURE:
+            for fix in fixes:
+                if name == minus:
+                    continue
+                found = comparisons(results, [(name, fix, minus, fix)]).drop(columns=["a", "b"])
+                found = found[found["measure"] == "mAP"]
+                at = [level[task, name, fix, setting] for task, setting in zip(found["task"], found["setting"], strict=True)]
+                found.insert(0, "mAP", at)
+                key = {"strategy": name, "alpha": ladder[name], "share": share[name], "minus": minus, "free fix": fix}
+                frames.append(pd.DataFrame(key, index=found.index).join(found))
+    first = ["strategy", "alpha", "share", "minus", "task", "free fix", "setting", "measure", "mAP"]
+    together = pd.concat(frames, ignore_index=True)
+    return together[[*first, *together.columns.difference(first, sort=False)]]
+
+
+def _alpha(strategy: str) -> float:
+    return 0.0 if strategy == "x-y" else parse_strategy(strategy)[1]
+
+
+def alpha_answers(table: pd.DataFrame) -> list[str]:
+    """Say how mAP goes with alpha, per task and setting; `table` is `alphas`.
+
+    Where one pure strategy leads the other by more than the margin: which share of that lead each mixture keeps, 100 % being
+    the better end and 0 % the other one. And which mixtures are above both ends by their intervals, by how much at least.
+    """
+    drawn = table.groupby("alpha")["share"].first()
+    pairs = ", ".join(f"{alpha:g} ({share:.2f})" for alpha, share in drawn.items())
+    sentences = [f"mAP by alpha, in brackets the monolingual share that was drawn: {pairs}."]
+    for names, part in table.groupby(["free fix", "setting", "task"], sort=False):
+        fix, setting, task = map(str, names)
+        points = part.groupby("alpha")["mAP"].first()
+        low, high = sorted((points[0.0], points[1.0]))
+        lead = high - low > MARGIN
+        kept, above = [], []
+        for alpha in points.index.drop([0.0, 1.0]).tolist():
+            both = part[part["alpha"] == alpha]
+            if lead:
+                kept.append(f"{(points[alpha] - low) / (high - low):.0%}")
+            if both["verdict"].eq(A_BETTER).all():
+                above.append(f"{alpha:g} (by {both['difference'].min():.3f})")
+        where = setting if fix == "none" else f"{setting}, with {fix}"
+        sentences.append(
+            f"{task}, {where}: {', '.join(f'{value:.3f}' for value in points)}; "
+            + (f"of the better end's lead {', '.join(kept)} kept between them; " if lead else "")
+            + f"above both ends: {', '.join(above) or 'none'}."
+        )
+    return sentences
+
+
+def controls(results: Results) -> pd.DataFrame:
+    """Return every variant of a profile minus the encoder as it is, `x-x-mono` and the hybrid, as `tables.differences` does."""
+    if not results.study.variants:
+        raise InputError(f"profile {results.study.profile} has no variants; name one that has, such as {CONTROLS}")
+    parts = [differences(results, name, ["none", "x-x-mono", HYBRID]) for name in results.study.variants]
+    frames = [part.assign(variant=name) for name, part in zip(results.study.variants, parts, strict=True)]
+    table = pd.concat(frames, ignore_index=True)
+    return table[["task", "variant", *table.columns.difference(["task", "variant"], sort=False)]]
+
+
+def control_answers(results: Results) -> list[str]:
+    """Say per task the multilingual mAP of everything trained, and the share of `x-x-mono`'s gain that each variant has."""
+    sentences = []
+    for task, part in _multilingual(results).groupby("task", sort=False):
+        level = part.set_index("strategy")["value"].sort_values()
+        gain = level["x-x-mono"] - level["none"]
+        variants = [name for name in level.index if name in results.study.variants]
+        shares = [f"{name} {(level[name] - level['none']) / gain:.0%}" for name in variants]
+        sentences.append(
+            f"{task}, multilingual mAP: {', '.join(f'{name} {value:.3f}' for name, value in level.items())}. "
+            f"Of x-x-mono's gain over none: {', '.join(shares)}."
+        )
+    return sentences
+
+
+def cells(results: Results) -> pd.DataFrame:
+    """Return what each of the two things that make a strategy changes: a row per contrast and task.
+
+    The things are the pairs (of one language or of two) and the batch (of one language or language pair, or mixed), and a
+    mixture within batches instead of between them. Columns: changed, task, strategy, minus, then those of `differences`.
+    """
+    if missing := {name for _, *pair in CONTRASTS for name in pair} - set(results.study.strategies):
+        raise InputError(
+            f"profile {results.study.profile} lacks {', '.join(sorted(missing))}; name one that has, such as {CELLS}"
+        )
+    parts = [
+        differences(results, strategy, [minus]).assign(changed=changed, strategy=strategy)
+        for changed, strategy, minus in CONTRASTS
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    first = ["changed", "task", "strategy", "minus"]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
+
+
+def cell_answers(results: Results) -> list[str]:
+    """Say the multilingual mAP of every cell, and what each thing changes by itself."""
+    sentences = []
+    for task, part in _multilingual(results).groupby("task", sort=False):
+        level = part.set_index("strategy")["value"]
+        shown = [name for name in ("none", "x-x-mono", "x-x", "x-y-pair", "x-y", HYBRID, "hybrid-row-0.5") if name in level]
+        changes = [f"{changed} {level[strategy] - level[minus]:+.3f}" for changed, strategy, minus in CONTRASTS]
+        sentences.append(
+            f"{task}, multilingual mAP: {', '.join(f'{name} {level[name]:.3f}' for name in shown)}. "
+            f"Changed by {'; '.join(changes)}."
+        )
+    return sentences
+
+
+def read_factors(folder: Path) -> dict[str, tuple[Results, str]]:
+    """Return results and suffix behind every name of `FACTORS`; `folder` is `figures` of the repository."""
+    return {changed: (load_results(Path(folder) / name / "results"), suffix) for changed, (name, suffix) in FACTORS.items()}
+
+
+def factors(chosen: Mapping[str, tuple[Results, str]]) -> pd.DataFrame:
+    """Return the hybrid minus each pure strategy for everything that was changed; columns of `designs.effects`."""
+    parts = [hybrid_minus_pure(results, changed, suffix) for changed, (results, suffix) in chosen.items()]
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["languages"] == "all"].reset_index(drop=True)
+
+
+def factor_levels(chosen: Mapping[str, tuple[Results, str]]) -> pd.DataFrame:
+    """Return the multilingual mAP behind `factors`, plain and with `FIX`: changed, task, free fix, none, each strategy."""
+    rows = []
+    for changed, (results, suffix) in chosen.items():
+        for fix in ("none", FIX):
+            table = _multilingual(results, fix).set_index(["task", "strategy"])["value"]
+            for task in tasks_of(results):
+                values = {name: table[task, f"{name}{suffix}"] for name in (*PURE, HYBRID)}
+                rows.append({"changed": changed, "task": task, "free fix": fix, "none": table[task, "none"], **values})
+    return pd.DataFrame(rows)
+
+
+def fewer_ids(results: Results) -> pd.DataFrame:
+    """Return every variant with few ids minus the encoder as it is and minus the same strategy on all ids.
+
+    Columns: task, strategy, minus, then those of `differences`.
+    """
+    variants = {name: changes["strategy"] for name, changes in results.study.variants.items() if "ids" in changes}
+    if not variants:
+        raise InputError(f"profile {results.study.profile} has no variant with few ids; name one that has, such as few_ids")
+    parts = [differences(results, name, ["none", plain]).assign(strategy=name) for name, plain in variants.items()]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["task", "strategy", *table.columns.difference(["task", "strategy"], sort=False)]]
+
+
+def across(one: Results, other: Results) -> pd.DataFrame:
+    """Return the mAP of what two profiles both have, with its difference: the same settings and seeds on two machines.
+
+    Columns: task, strategy, setting, the two profiles' names, difference.
+    """
+    keys = ["task", "strategy", "rival", "setting", "measure"]
+    both = scores(one).merge(scores(other), on=keys, suffixes=("", " other"))
+    both = both[(both["measure"] == "mAP") & (both["rival"] == "none")]
+    table = both[["task", "strategy", "setting"]].copy()
+    table[one.study.profile], table[other.study.profile] = both["value"], both["value other"]
+    table["difference"] = both["value other"] - both["value"]
+    return table.reset_index(drop=True)
+
+
+def _multilingual(results: Results, rival: str = "none") -> pd.DataFrame:
+    table = scores(results)
+    chosen = (table["rival"] == rival) & (table["setting"] == "multilingual") & (table["measure"] == "mAP")
+    return table[chosen & (table["strategy"] != "untrained")]
