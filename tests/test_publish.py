@@ -1,5 +1,6 @@
 """What is committed under `figures` and in the README's blocks is what `xir publish` makes of the committed results."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -70,3 +71,20 @@ def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monk
     assert sorted(path.name for path in (tmp_path / "figures" / "demo").iterdir()) == sorted(
         p.name for p in committed.iterdir()
     )
+
+
+def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
+    results = REPO / "tests" / "benchmarks" / "results"
+    found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
+    text = " ".join((REPO / "README.md").read_text(encoding="utf-8").split())
+    training, full = found["training_speed"], found["training_speed_float32"]
+    assert training["same_quality"]
+    assert full["same_quality"]
+    ours, other = training["speed_ratio_of_the_steps"], full["speed_ratio_of_the_steps"]
+    assert re.search(rf"{ours} times as many pairs per second .* bfloat16, and {other} times as many in float32", text)
+    ours, other = (found[f"evaluation_speed{name}"]["encoding"]["speed_over_defaults"]["median"] for name in ("", "_float32"))
+    assert f"Texts are encoded {ours:.1f} times (float32: {other:.1f} times) as fast" in text
+    plain, hashed = (
+        found["sampler_speed"]["targets"][f"times NO_DUPLICATES{name}"] for name in (", at least 20", "_HASHED, at least 4")
+    )
+    assert f"{plain:.0f} times the batches per second of sentence-transformers' `NO_DUPLICATES` and {hashed} times" in text
