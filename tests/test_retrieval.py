@@ -50,6 +50,27 @@ def test_ranks_equal_a_literal_sort_of_every_pool(problem, scores_in_memory):
         assert ranks.in_pool(lang)[1].tolist() == (1 + ranks.outranked_by[inside, lang]).tolist()
 
 
+@pytest.mark.parametrize("n_queries", [1, 3, 19, 40])
+def test_passages_with_one_vector_tie_however_few_the_queries(n_queries: int) -> None:
+    """Real-valued vectors: BLAS scores the same vector differently in different columns of a small product."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(31, 384)).astype(np.float32)
+    which = rng.permutation(
+        np.concatenate([np.arange(30), np.arange(31)])
+    )  # two of each but one, in columns that are far apart
+    queries = rng.normal(size=(n_queries, 384)).astype(np.float32)
+    doc_ids = [f"{number:02d}" for number in range(61)]
+    rows, scores = top_k(queries, vectors[which], doc_ids, 61)
+    assert all(len(set(row)) == 31 for row in scores)
+    query_index, doc_index = np.repeat(np.arange(n_queries), 61), np.tile(np.arange(61), n_queries)
+    judged = relevant_ranks(queries, vectors[which], np.zeros(61, dtype=int), query_index, doc_index, tie_order(doc_ids))
+    np.testing.assert_array_equal(judged.in_all()[1].reshape(n_queries, 61), np.argsort(rows, axis=1) + 1)
+    places = np.argsort(rows, axis=1)
+    for number in range(30):  # the later id comes first, directly before its twin
+        earlier, later = np.flatnonzero(which == number)
+        np.testing.assert_array_equal(places[:, later] + 1, places[:, earlier])
+
+
 @settings(deadline=None)
 @given(ranking_problems(), st.randoms(use_true_random=False))
 def test_ranks_do_not_depend_on_the_order_of_passages_and_queries(problem, random):

@@ -16,7 +16,7 @@ import numpy as np
 
 from xir_lib.bm25 import Index
 from xir_lib.merging import merge
-from xir_lib.retrieval import IntArray, RelevantRanks, relevant_ranks, top_k
+from xir_lib.retrieval import IntArray, RelevantRanks, product, relevant_ranks, top_k, twins
 from xir_lib.rivals import Vectors
 
 BLOCK = 128  # queries whose scores are turned into vectors: the detour costs this many dimensions
@@ -55,8 +55,9 @@ def merged_parts(
 ) -> Iterator[Part]:
     """Yield parts whose pool of all languages is merged from the rankings of the single ones (`merging.merge`)."""
     for rows, queries, passages in shifted:
+        repeated = twins(passages)
         for block in _blocks(len(rows)):
-            scores = queries[block] @ passages.T  # (block, n_docs)
+            scores = product(queries[block], passages, repeated)  # (block, n_docs)
             yield Part(rows[block], as_vectors(scores), as_vectors(merge(scores, doc_langs, ties, method)))
 
 

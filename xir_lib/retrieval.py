@@ -107,8 +107,7 @@ def relevant_ranks(
 
     Per block of queries and language the scores are sorted and the judged scores looked up in them: cheaper than
     comparing every score with every relevant one (11 per query on XQuAD-R), and independent of their number. Exact
-    ties are then resolved one by one. Identical vectors get identical scores as far as the BLAS library computes every
-    element of a product in the same way, which OpenBLAS was seen to do.
+    ties are then resolved one by one.
     """
     queries, docs = _embeddings(query_emb, doc_emb)
     langs, position = np.asarray(doc_langs), np.asarray(ties)
@@ -132,9 +131,11 @@ def relevant_ranks(
     by_query = np.argsort(rel_query, kind="stable")
     sorted_query = rel_query[by_query]
 
+    repeated = twins(docs_by_lang)
+
     def rank(block: tuple[int, int]) -> None:
         start, stop = block
-        scores = queries[start:stop] @ docs_by_lang.T  # (block, n_docs)
+        scores = product(queries[start:stop], docs_by_lang, repeated)  # (block, n_docs)
         judged = by_query[slice(*np.searchsorted(sorted_query, [start, stop]))]
         row = rel_query[judged] - start
         value = scores[row, column[rel_doc[judged]]]
@@ -179,14 +180,48 @@ def top_k(
     docs = docs[in_tie_order]  # so that a stable sort by score breaks ties as it should
     rows = np.empty((len(queries), k), dtype=np.int64)
     best = np.empty((len(queries), k), dtype=np.float32)
+    repeated = twins(docs)
     for start, stop in _query_blocks(len(queries), len(docs)):
-        scores = queries[start:stop] @ docs.T  # (block, n_docs)
+        scores = product(queries[start:stop], docs, repeated)  # (block, n_docs)
         kth_best = np.partition(scores, len(docs) - k, axis=1)[:, len(docs) - k]
         for i, (row, threshold) in enumerate(zip(scores, kth_best, strict=True), start):
             candidates = np.flatnonzero(row >= threshold)
             order = candidates[np.argsort(-row[candidates], kind="stable")[:k]]
             rows[i], best[i] = in_tie_order[order], row[order]
     return rows, best
+
+
+def twins(docs: NDArray[np.float32]) -> tuple[IntArray, IntArray]:
+    """Return the rows that repeat the vector of an earlier row, and those earlier rows.
+
+    >>> twins(np.array([[1, 2, 3], [1, 2, 4], [1, 2, 3], [5, 2, 3]], dtype=np.float32))
+    (array([2]), array([0]))
+    """
+    begins = np.ascontiguousarray(docs[:, : min(2, docs.shape[1])])
+    _, group, size = np.unique(_bytes_of(begins), return_inverse=True, return_counts=True)
+    alike = np.flatnonzero(size[group] > 1)  # in their first numbers; few, so that all numbers are compared of few
+    _, first, group = np.unique(_bytes_of(docs[alike]), return_index=True, return_inverse=True)
+    original = alike[first[group]]
+    later = original != alike
+    return alike[later], original[later]
+
+
+def _bytes_of(vectors: NDArray[np.float32]) -> NDArray[np.void]:
+    rows = np.ascontiguousarray(vectors)
+    return rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()
+
+
+def product(
+    queries: NDArray[np.float32], docs: NDArray[np.float32], repeated: tuple[IntArray, IntArray]
+) -> NDArray[np.float32]:
+    """Return the scores, (n_queries, n_docs), where passages with one vector have one score; `repeated` is `twins(docs)`.
+
+    BLAS libraries compute the elements of a product in several ways (OpenBLAS those of one query, or of few queries and
+    passages), so that twins would differ in the last bit and their tie be lost.
+    """
+    scores = queries @ docs.T
+    scores[:, repeated[0]] = scores[:, repeated[1]]
+    return scores
 
 
 def _count_higher(
