@@ -104,14 +104,42 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     )
     rows = json.loads(capsys.readouterr().out)
     assert (tmp_path / "c.csv").read_text().count("\n") == 1 + len(rows)
-    assert {"verdict", "mde", "p_holm", "p_non_inferior", "design_effect"} <= rows[0].keys()
+    assert {"verdict", "mde", "p_holm", "p_non_inferior", "p_equivalent", "margin", "design_effect"} <= rows[0].keys()
+    kept = ("prompts", "max_seq_length", "precision", "normalised", "context", "weights_sha256")
+    assert set(kept) <= plain["config"].keys()
     for row in rows:
         if row["measure"] == "mAP":
             gap = centred["settings"][row["setting"]]["mAP"] - plain["settings"][row["setting"]]["mAP"]
             assert row["difference"] == pytest.approx(gap, abs=1e-6)
             assert row["low"] <= row["difference"] <= row["high"]
     assert xir(monkeypatch, *common, "--out", tmp_path / "out2") == 0
-    assert "rank distance" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "rank distance" in told
+    ceiling = plain["recall_ceilings"]["R@1"]
+    assert f"no ranking exceeds R@1 {ceiling:.3f}, R@10" in told
+    (tmp_path / "out2" / "per_query.parquet").write_bytes(b"PAR1, cut off")
+    assert xir(monkeypatch, "compare", tmp_path / "out2", tmp_path / "out") == 2
+    assert capsys.readouterr().err.endswith(
+        "out2/per_query.parquet cannot be read as Parquet, it may be cut off; evaluate again\n"
+    )
+
+
+def test_evaluations_of_one_language_are_compared_in_their_only_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model, task = build_tiny(tmp_path / "encoder"), toy_task()
+    queries, passages = (table.filter(pc.equal(table["lang"], "xx")) for table in (task.queries, task.passages))
+    inside = [
+        pc.is_in(task.qrels[name], table[name].combine_chunks())
+        for name, table in (("query_id", queries), ("doc_id", passages))
+    ]
+    RetrievalTask("one", queries, passages, task.qrels.filter(pc.and_(*inside))).save(tmp_path / "one")
+    for name in ("a", "b"):
+        assert xir(monkeypatch, "evaluate", "--model", model, "--task", tmp_path / "one", "--out", tmp_path / name) == 0
+    assert "multilingual" not in capsys.readouterr().out
+    assert xir(monkeypatch, "compare", tmp_path / "a", tmp_path / "b", "--json", "--resamples", 200) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["setting"], row["measure"], row["difference"]) for row in rows] == [("monolingual", "mAP", 0)]
 
 
 def test_mixed_pools_in_one_command(

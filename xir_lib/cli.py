@@ -256,8 +256,9 @@ def evaluate(
         ]
         if rows:
             _show(rows, False, title="Language bias in the pool of all languages, beside its bounds")
-        ceiling = ", ".join(f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items())
-        typer.echo(f"no ranking exceeds {ceiling} in the multilingual setting")
+        if "multilingual" in result["settings"]:
+            ceiling = ", ".join(f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items())
+            typer.echo(f"no ranking exceeds {ceiling} in the multilingual setting")
 
 
 @app.command()

@@ -450,6 +450,7 @@ def encoder_key(encoder: Encoder) -> dict[str, Any]:
         "max_seq_length": encoder.model.max_seq_length,
         "precision": encoder.precision,
         "normalised": True,
+        "context": "none",  # a passage is embedded by itself, not inside its paragraph
         "weights_sha256": encoder.fingerprint,
     }
 

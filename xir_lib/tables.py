@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from xir_lib import metrics
 from xir_lib.bias import RANK_DISTANCE
@@ -312,6 +313,7 @@ def bias_table(results: Results) -> pd.DataFrame:
             "median": distance["median"],
             "ideal": distance["ideal"],
             "random": distance["random"],
+            "same language first": distance["same_language_first"],
             "own language first": preference["mean"],
             "no preference": preference["no_preference"],
         }
@@ -418,14 +420,20 @@ def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int
     Besides `comparison_table`: `design_effect`, by how much the variance grows because the questions of a group are not
     independent (a question with all its translations counts as one), and for a task that names paragraphs the interval over
     them, `paragraph_low` and `paragraph_high`: a sensitivity check, too narrow where paragraphs of a group are alike.
+    `p_equivalent` is that of two one-sided tests at `margin` (mAP only). A setting that either task lacks is left out: one
+    language has the monolingual one alone.
     """
     folders = [Path(dir_a), Path(dir_b)]
-    sums = [pd.read_parquet(require(d / "group_sums.parquet", "name a folder that xir evaluate wrote")) for d in folders]
-    per_query = [pd.read_parquet(require(d / "per_query.parquet", "evaluate again")) for d in folders]
+    sums = [_read_values(d / "group_sums.parquet", "name a folder that xir evaluate wrote") for d in folders]
+    per_query = [_read_values(d / "per_query.parquet", "evaluate again") for d in folders]
+    there = [set(table[["setting", "measure"]].itertuples(index=False, name=None)) for table in sums]
+    compared = [cell for cell in COMPARED if all(cell in cells for cells in there)]
+    if not compared:
+        raise InputError(f"{folders[0]} and {folders[1]} have no setting in common; evaluate both on one task")
     single = [_sums_by(table, "pair_id") for table in per_query]
     finer = [_sums_by(table, "paragraph") for table in per_query if "paragraph" in table]
     keys, found, effects, intervals = [], [], [], []
-    for setting, measure in COMPARED:
+    for setting, measure in compared:
         keys.append({"setting": setting, "measure": measure})
         found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed))
         alone = compare(*single, setting=setting, measure=measure, n_resamples=min(n_resamples, 1000), seed=seed)
@@ -434,7 +442,17 @@ def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int
             check = compare(*finer, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
             intervals.append({"paragraph_low": check.low, "paragraph_high": check.high})
     table = comparison_table(keys, found, family=True).drop(columns="seeds")
+    bounded = [measure != RANK_DISTANCE for _, measure in compared]
+    equivalent = [result.p_equivalent(MARGIN) if yes else float("nan") for result, yes in zip(found, bounded, strict=True)]
+    table = table.assign(margin=[MARGIN if yes else float("nan") for yes in bounded], p_equivalent=equivalent)
     return table.assign(design_effect=effects).join(pd.DataFrame(intervals))
+
+
+def _read_values(path: Path, what_to_do: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(require(path, what_to_do))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet, it may be cut off; evaluate again") from error
 
 
 def _sums_by(per_query: pd.DataFrame, unit: str) -> pd.DataFrame:
