@@ -133,7 +133,7 @@ rule evaluate:
         command=lambda w: evaluate_command(w.run, w.task),
         code=code_digest(
             *("evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "bundled.py"),
-            *("rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py"),
+            *("rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py", "trec.py"),
         ),
     shell:
         "{params.command}"

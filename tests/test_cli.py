@@ -117,6 +117,20 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "rank distance" in told
     ceiling = plain["recall_ceilings"]["R@1"]
     assert f"no ranking exceeds R@1 {ceiling:.3f}, R@10" in told
+    scored = ["evaluate", "--task", tmp_path / "toy", "--out", tmp_path / "scored"]
+    assert xir(monkeypatch, *common, "--out", tmp_path / "out3", "--trec-run", 60) == 0
+    assert xir(monkeypatch, *scored, "--run", tmp_path / "out3" / "run.trec") == 0
+    assert "run.trec on toy" in capsys.readouterr().out
+    assert json.loads((tmp_path / "scored" / "metrics.json").read_text())["settings"] == plain["settings"]
+    assert xir(monkeypatch, *scored) == 2
+    assert xir(monkeypatch, *common, "--out", tmp_path / "out3", "--run", tmp_path / "out3" / "run.trec") == 2
+    assert xir(monkeypatch, *scored, "--run", tmp_path / "out3" / "run.trec", "--rival", "round-robin") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(";")[0] for line in told] == [
+        "xir: neither of --model and --run given",
+        "xir: both of --model and --run given",
+        "xir: --rival needs a model's vectors",
+    ]
     (tmp_path / "out2" / "per_query.parquet").write_bytes(b"PAR1, cut off")
     assert xir(monkeypatch, "compare", tmp_path / "out2", tmp_path / "out") == 2
     assert capsys.readouterr().err.endswith(

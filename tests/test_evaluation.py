@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from test_cli import xir
 from test_encoders import build_tiny
 from toy import IDS, LANGS, toy_task
 
-from xir_lib import encoders, evaluation
+from xir_lib import encoders, evaluation, trec
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Encoder, evaluate, fit_curve, tokens_per_word
@@ -452,6 +453,63 @@ def test_run_and_qrels_are_all_that_trec_s_tools_need(encoder: Encoder, tmp_path
     assert evaluate(encoder, blank, tmp_path)["settings"] == result["settings"]
     with pytest.raises(InputError, match="doc_id 'a ai-xx' holds white space"):
         evaluate(encoder, blank, tmp_path, trec_run=5)
+
+
+def test_a_run_is_scored_as_the_model_that_wrote_it(encoder: Encoder, tmp_path: Path) -> None:
+    task = toy_task()
+    plain = evaluate(encoder, task, tmp_path / "model", trec_run=60)
+    run = trec.read_run(tmp_path / "model" / "run.trec", task)
+    ranked = evaluate(run, task, tmp_path / "run", trec_run=60)
+    for key in ("settings", "micro", "bias", "counts", "recall_ceilings", "robustness"):
+        assert ranked[key] == plain[key], key
+    assert (ranked["model"], ranked["config"]["run"]["fewest_passages"]) == ("run.trec", 60)
+    assert "prompts" not in ranked["config"]
+    columns = [[line.split()[:4] for line in (tmp_path / name / "run.trec").open()] for name in ("model", "run")]
+    assert columns[0] == columns[1]
+    with pytest.raises(InputError, match=r"^run.trec is a ranking and has no vectors; leave out the rival"):
+        evaluate(run, task, tmp_path / "run", rival="round-robin")
+
+
+def test_what_a_run_does_not_list_is_tied_behind_what_it_lists(tmp_path: Path) -> None:
+    task = toy_task()
+    docs, first = task.passages["doc_id"].to_pylist(), task.queries["query_id"].to_pylist()[0]
+    listed = [docs[7], docs[3], docs[11]]  # in no order; the score decides, not the rank
+    lines = [
+        f"{query} Q0 {doc} 9 {score} any\n"
+        for query in task.queries["query_id"].to_pylist()
+        for doc, score in zip(listed, (0.5, -2.0, 0.25), strict=True)
+    ]
+    (tmp_path / "cut.trec").write_text("".join(lines))
+    run = trec.read_run(tmp_path / "cut.trec", task)
+    assert run.key()["fewest_passages"] == 3
+    evaluate(run, task, tmp_path / "out", trec_run=60)
+    order = [line.split()[2] for line in (tmp_path / "out" / "run.trec").open() if line.startswith(f"{first} ")]
+    behind = sorted(set(docs) - set(listed), reverse=True)  # as trec_eval breaks ties
+    assert order == [docs[7], docs[11], docs[3], *behind]
+
+
+BROKEN_RUN = {
+    "q Q0 d 1": "4 columns; a run has six",
+    "nobody Q0 DOC 1 0.5 t": "query 'nobody' is not in toy",
+    "QUERY Q0 nothing 1 0.5 t": "passage 'nothing' is not in toy",
+    "QUERY Q0 DOC 1 nan t": "the score 'nan' is no finite number",
+    "QUERY Q0 DOC 1 1e99 t": "the score '1e99' is no finite number",
+    "QUERY Q0 DOC 1 high t": "the score 'high' is no finite number",
+    "QUERY Q0 DOC 1 0.5 t\nQUERY Q0 DOC 2 0.4 t": "passage 'DOC' is there twice for query 'QUERY'",
+    "QUERY Q0 DOC 1 0.5 t": "ranks nothing for 59 of 60 queries",
+    "": "ranks nothing for 60 of 60 queries",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN_RUN)
+def test_a_broken_line_of_a_run_is_named(tmp_path: Path, text: str) -> None:
+    task, message = toy_task(), BROKEN_RUN[text]
+    for name, column in (("QUERY", task.queries["query_id"]), ("DOC", task.passages["doc_id"])):
+        text, message = text.replace(name, column[5].as_py()), message.replace(name, column[5].as_py())
+    (tmp_path / "bad.trec").write_text(text)
+    where = "" if "ranks nothing" in message else f", line {1 + text.count(chr(10))}:"
+    with pytest.raises(InputError, match=rf"^{re.escape(f'{tmp_path}/bad.trec{where} {message}')}[^\n]*$"):
+        trec.read_run(tmp_path / "bad.trec", task)
 
 
 @pytest.mark.parametrize("damage", ["cut", "other vectors"])

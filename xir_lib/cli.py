@@ -171,9 +171,15 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
     task: Annotated[str, typer.Option(help="xquad-r, mlqa-r, atlas-qa, a saved task's folder or a BEIR folder.")],
     out: Annotated[Path, typer.Option(help="The folder of metrics.json and per_query.parquet.")],
+    model: Annotated[
+        str | None, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")
+    ] = None,
+    ranked: Annotated[
+        Path | None,
+        typer.Option("--run", help="Instead of a model: another system's ranking of the task's passages, a TREC run."),
+    ] = None,
     languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
     rivals: Annotated[
         list[str] | None,
@@ -212,10 +218,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
-    from xir_lib import evaluation
+    from xir_lib import evaluation, trec
     from xir_lib.rivals import parse_rival
     from xir_lib.study import load_task
 
+    if (model is None) == (ranked is None):
+        raise InputError(f"{'neither' if ranked is None else 'both'} of --model and --run given; name a model or a TREC run")
+    if ranked and (rivals or cache):
+        raise InputError(f"--{'rival' if rivals else 'cache'} needs a model's vectors; leave it out or give --model")
     chosen = [parse_rival(name) for name in rivals or []]
     curves = [rival for rival in chosen if fit_curve and rival.rank is not None and not rival.merge]
     if fit_curve and not curves:
@@ -231,13 +241,13 @@ def evaluate(
         raise InputError(f"--rival {chosen[0].name} needs all vectors in memory; leave out --shards or the rival")
     if trec_run > judged.passages.num_rows:
         raise InputError(f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages")
-    encoder = evaluation.Encoder(model, cache=cache)
+    encoder = trec.read_run(ranked, judged) if ranked else evaluation.Encoder(str(model), cache=cache)
     evaluation.remove_stale(out, runs)
     results = [
         evaluation.evaluate(encoder, judged, out / folder, **run, fit_texts=fit_texts, trec_run=trec_run, in_shards=shards)
         for folder, run in runs.items()
     ]
-    if curves and fit_curve:
+    if curves and fit_curve and isinstance(encoder, evaluation.Encoder):
         names = [rival.name for rival in curves]
         evaluation.write_fit_curves(out / "fit_curve.csv", encoder, judged, sources, fit_curve, names)
     if as_json:
@@ -245,7 +255,7 @@ def evaluate(
         return
     for folder, result in zip(runs, results, strict=True):
         rows = [{"setting": key, **{m: f"{v:.3f}" for m, v in value.items()}} for key, value in result["settings"].items()]
-        _show(rows, False, title=f"{model} on {result['task']}, rival {folder or 'none'}")
+        _show(rows, False, title=f"{encoder.name} on {result['task']}, rival {folder or 'none'}")
         bounds = ("mean", "ideal", "random", "same_language_first")
         card = {name: entry for name, entry in result["bias"].items() if "mean" in entry}
         if share := result["bias"].get("language_share"):

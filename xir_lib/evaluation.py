@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, robustness, shards
+from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, robustness, shards, trec
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
@@ -115,7 +114,7 @@ class Encoder:
 
 
 def evaluate(
-    encoder: Encoder,
+    encoder: Encoder | trec.Run,
     task: RetrievalTask,
     out: Path,
     *,
@@ -130,7 +129,7 @@ def evaluate(
     """Rank every query of `task` and write `metrics.json`, `per_query.parquet` and `group_sums.parquet` to `out`.
 
     Args:
-        encoder: gives the vectors; BM25 takes at most its tokenizer.
+        encoder: gives the vectors; BM25 takes at most its tokenizer. Or the rankings of another system, without rivals.
         task: what is judged.
         out: the folder of the files.
         rival: a name of `rivals.parse_rival`.
@@ -147,10 +146,13 @@ def evaluate(
     """
     chosen = parse_rival(rival)
     check_rival(task, chosen, fit, fit_on)
+    run = encoder if isinstance(encoder, trec.Run) else None
+    if run and (in_shards or rival != "none"):
+        raise InputError(f"{run.name} is a ranking and has no vectors; leave out the rival and the shards, or give a model")
     if in_shards and rival != "none":
         raise InputError(f"rival {rival!r} needs all vectors in memory; leave out the shards or the rival")
     if trec_run:
-        _check_trec_ids(task)
+        trec.check_ids(task)
     out = Path(out)
     for name in ("metrics.json", "run.trec", "qrels.trec"):
         (out / name).unlink(missing_ok=True)  # so that a break never leaves one model's numbers beside another's
@@ -162,15 +164,17 @@ def evaluate(
     vectors: list[fitting.Shifted] = []
     fitted: dict[str, Any] | None = None
     best: parts.Best | None = None
-    if not chosen.lexical and not in_shards:
+    if isinstance(encoder, Encoder) and not chosen.lexical and not in_shards:
         vectors, fitted = _vectors(encoder, task, chosen, fit, fit_on, fit_texts)
 
     def scored() -> Iterator[parts.Part]:
+        if isinstance(encoder, trec.Run):
+            return encoder.scored()
         if chosen.lexical:
             return parts.bm25_parts(*tokens(encoder, task, chosen), doc_langs)
         return parts.merged_parts(vectors, doc_langs, ties, chosen.merge) if chosen.merge else parts.plain_parts(vectors)
 
-    if in_shards:
+    if isinstance(encoder, Encoder) and in_shards:
         together, best = _rank_in_shards(encoder, task, in_shards, doc_langs, ties, top, max(top, trec_run))
         apart = together
     else:
@@ -185,12 +189,11 @@ def evaluate(
         "bias": bias.bias_card(together, queries, task.languages),
         **_robustness(apart, together, queries, task.languages),
         "counts": {"queries": task.queries.num_rows, "passages": task.passages.num_rows, "languages": task.languages},
-        **({"tokens_per_word": tokens_per_word(encoder, task)} if rival == "none" else {}),
+        **({"tokens_per_word": tokens_per_word(encoder, task)} if isinstance(encoder, Encoder) and rival == "none" else {}),
         "config": {
             "rival": rival,
             "rival_fit": fitted,
-            **rival_key(encoder, chosen),
-            **({} if chosen.lexical else encoder_key(encoder)),
+            **_system_key(encoder, chosen),
             **({"passage_vectors": "float16"} if in_shards else {}),
             "environment": environment(),
             **(config or {}),
@@ -204,8 +207,8 @@ def evaluate(
     if trec_run:
         doc_ids = task.passages["doc_id"].to_pylist()
         rows, scores = best or parts.top_of(scored(), len(queries), doc_ids, trec_run)
-        write_trec_run(out / "run.trec", task, rows[:, :trec_run], scores[:, :trec_run])
-        write_trec_qrels(out / "qrels.trec", task)
+        trec.write_run(out / "run.trec", task, rows[:, :trec_run], scores[:, :trec_run])
+        trec.write_qrels(out / "qrels.trec", task)
     write_json(out / "metrics.json", result)  # last: its presence says that the evaluation is complete
     return result
 
@@ -322,34 +325,6 @@ def remove_stale(out: Path, keep: Collection[str]) -> None:
             shutil.rmtree(folder)
 
 
-def write_trec_run(path: Path, task: RetrievalTask, rows: np.ndarray, scores: np.ndarray) -> None:
-    """Write passage rows and scores, (n_queries, depth) each, best first, in TREC's six columns, atomically."""
-    doc_ids, query_ids = task.passages["doc_id"].to_pylist(), task.queries["query_id"].to_pylist()
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for query_id, row, score in zip(query_ids, rows, scores, strict=True):
-            file.writelines(
-                f"{query_id} Q0 {doc_ids[doc]} {rank} {value:.9g} xir\n"
-                for rank, (doc, value) in enumerate(zip(row, score, strict=True), 1)
-            )
-
-
-def write_trec_qrels(path: Path, task: RetrievalTask) -> None:
-    """Write the judgements in TREC's four columns (query, 0, passage, grade), atomically."""
-    columns = (task.qrels[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{query_id} 0 {doc_id} {grade}\n" for query_id, doc_id, grade in zip(*columns, strict=True))
-
-
-def _check_trec_ids(task: RetrievalTask) -> None:
-    for table, column in ((task.queries, "query_id"), (task.passages, "doc_id")):
-        blank = table.filter(pc.match_substring_regex(table[column], r"\s"))
-        if blank.num_rows:
-            raise InputError(
-                f"{column} {blank[column][0].as_py()!r} holds white space, which ends an id in TREC's files; "
-                "write the ids without or leave the run out"
-            )
-
-
 def _rank_in_shards(
     encoder: Encoder, task: RetrievalTask, folder: Path, doc_langs: np.ndarray, ties: np.ndarray, top: int, depth: int
 ) -> tuple[retrieval.RelevantRanks, parts.Best]:
@@ -419,6 +394,12 @@ def _robustness(
             for name, t in (("summary", summary), ("cells", cells))
         }
     }
+
+
+def _system_key(encoder: Encoder | trec.Run, chosen: Rival) -> dict[str, Any]:
+    if isinstance(encoder, trec.Run):
+        return {"run": encoder.key()}
+    return {**rival_key(encoder, chosen), **({} if chosen.lexical else encoder_key(encoder))}
 
 
 def rival_key(encoder: Encoder, rival: Rival) -> dict[str, Any]:
