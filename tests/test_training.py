@@ -1,6 +1,7 @@
 """One run, end to end, with a 16-dimensional encoder: it learns, repeats itself, and leaves an ordinary model folder."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +74,7 @@ def test_the_run_names_what_made_it(encoder: str, trained: tuple[Path, dict[str,
     assert run["encoder"] == encoder
     assert run["settings"] == TrainSettings(**SETTINGS).model_dump()
     assert run["pairs"] == {"rows": 96, "ids": 32, "languages": ["xx", "yy", "zz"]}
+    assert (run["sampler"]["ids"], run["sampler"]["never"], run["sampler"]["batches"]) == (32, 0, 40)
     assert sum(run["realised"]["pairs"].values()) == 40 * 8
     assert sum(run["realised"]["query_lang"].values()) == 40 * 8
     assert {"device", "torch", "sentence-transformers", "python", "threads"} <= run["environment"].keys()
@@ -326,6 +328,16 @@ def test_a_training_on_few_ids_has_those_alone(encoder: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"^ids must be at most 40, [^\n]+, got 41$"):
         train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"ids": 41}), tmp_path / "n")
     assert not list(tmp_path.glob(".n.checkpoint"))
+
+
+def test_what_no_batch_can_hold_is_told_and_recorded(encoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row for row in toy_pairs().table.to_pylist() if row["lang"] == "xx" or row["pair_id"] > "b"]
+    alone = sum(Counter(row["pair_id"] for row in rows)[name] == 1 for name in {row["pair_id"] for row in rows})
+    pairs = PairTable(pa.Table.from_pylist([{**row, "negatives": ["n"]} for row in rows]))
+    run = train(encoder, pairs, TrainSettings(**SETTINGS | {"strategy": "x-y", "steps": 2}), tmp_path / "m")
+    assert run["sampler"]["never"] == alone > 0
+    assert f"{alone} of 40 ids have no pair that this strategy draws" in caplog.text
+    assert "the hard negatives of the pairs are not read here" in caplog.text
 
 
 def test_one_language_per_id_trains_on_nothing_parallel(encoder: str, tmp_path: Path) -> None:

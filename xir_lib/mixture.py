@@ -122,6 +122,11 @@ class MixtureBatchSampler(ResumableSampler):
             frames.append(frame)
         return pd.concat(frames).sort_values("batch", kind="stable", ignore_index=True)
 
+    @property
+    def negatives(self) -> int:
+        """Return the fewest hard negatives per pair of the data sets' indices."""
+        return min(sampler.negatives for sampler in self.samplers.values())
+
     def report(self) -> dict[str, Any]:
         """Return the settings and counts of this epoch, as JSON values; `size` is in usable ids."""
         plan = self.plan()

@@ -109,6 +109,11 @@ class ResumableSampler(ABC):
     def settings(self) -> dict[str, Any]:
         """Return everything that fixes the batches but the epoch, as JSON values by name."""
 
+    @property
+    @abstractmethod
+    def negatives(self) -> int:
+        """Return the hard negatives per pair for which the batches were kept free of answers."""
+
     @abstractmethod
     def _length(self) -> int:
         """Return the number of batches of the whole epoch."""
@@ -267,6 +272,11 @@ class StrategyBatchSampler(ResumableSampler):
         kind = np.array([kind.value for kind in plan.kinds], object)[batch]
         columns = {"batch": batch, "kind": kind, "query_lang": name[values // langs % langs], "doc_lang": name[values % langs]}
         return pd.DataFrame({**columns, "pairs": pairs})
+
+    @property
+    def negatives(self) -> int:
+        """Return the hard negatives per pair of the index."""
+        return self.index.negative.shape[2]
 
     def report(self) -> dict[str, Any]:
         """Return the settings and counts of this epoch, as JSON values.

@@ -118,6 +118,8 @@ def _train(
     started = time.monotonic()
     pairs = trained_on(pairs, settings)
     sampler = batches_of(pairs, settings)
+    drawn = sampler.report()
+    _warn_of_what_is_left_out(pairs, drawn)
     model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
     prompts = (settings.prompts[0], settings.prompts[1]) if settings.prompts else prompts_of(model, encoder)
     model.prompts |= {"query": prompts[0], "passage": prompts[1], "document": prompts[1]}  # read by the trimming, saved
@@ -139,6 +141,7 @@ def _train(
             "pairs": {"rows": len(pairs), "ids": len(pairs.pair_ids), "languages": pairs.languages},
             "steps_trained": fitted.steps,
             "resumed_at_steps": checkpoints.resumed_at_steps,
+            "sampler": drawn,
             "realised": realised_languages(sampler, fitted.steps),
             "loss": fitted.loss,
             "early_stopping": fitted.early_stopping,
@@ -151,6 +154,20 @@ def _train(
         write_json(temporary / "run.json", run)
         (temporary / "README.md").write_text(model_card(run, out.name), encoding="utf-8")
     return run
+
+
+def _warn_of_what_is_left_out(pairs: PairTable, drawn: dict[str, Any]) -> None:
+    """Log what no batch can hold, by data set, and hard negatives, which this training does not read."""
+    for name, report in drawn.get("datasets", {"": drawn}).items():
+        where = f"data set {name}: " if name else ""
+        if report.get("never"):
+            log.warning("%s%d of %d ids have no pair that this strategy draws", where, report["never"], report["ids"])
+        if report.get("unreachable"):
+            log.warning("%sno batch comes from %s: too few ids", where, ", ".join(report["unreachable"]))
+    if "negatives" in pairs.table.column_names:
+        log.warning(
+            "the hard negatives of the pairs are not read here; PairDataset.from_pairs(pairs, negatives=...) reads them"
+        )
 
 
 Batches = StrategyBatchSampler | MixtureBatchSampler

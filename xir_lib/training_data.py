@@ -163,6 +163,12 @@ class BatchSamplerFactory:
                 raise InputError(
                     f"the trainer's batch size is {batch_size}, the sampler's {self.sampler.batch_size}; make them equal"
                 )
+            if dataset._negatives > self.sampler.negatives:
+                raise InputError(
+                    f"the data set reads {dataset._negatives} hard negatives, the sampler was indexed with "
+                    f"{self.sampler.negatives}, so one could be another row's answer; PairIndex.from_table(pairs, negatives="
+                    f"{dataset._negatives})"
+                )
             dataset._batches = self
             return self.sampler
         from sentence_transformers.base.sampler import DefaultBatchSampler
