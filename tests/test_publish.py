@@ -55,7 +55,12 @@ def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monk
     (build / "report").mkdir()
     (build / "report" / "index.html").touch()
     (tmp_path / "figures" / "demo" / "README.md").unlink()
-    for name in ("when_hybrid/06_effects.csv", "when_hybrid/06_alpha.csv", "mixed-yo/mixed_pools.csv"):
+    for name in (
+        "when_hybrid/06_effects.csv",
+        "when_hybrid/06_alpha.csv",
+        "when_hybrid/06_factors.csv",
+        "mixed-yo/mixed_pools.csv",
+    ):
         (tmp_path / "figures" / name).unlink()
     for folder in blocks:
         page = folder / "README.md"

@@ -12,9 +12,21 @@ import pandas as pd
 from xir_lib.designs import FIX, hybrid_minus_pure
 from xir_lib.errors import InputError
 from xir_lib.samplers import Strategy
-from xir_lib.significance import A_BETTER
+from xir_lib.significance import A_BETTER, compare
 from xir_lib.study import Results, load_results
-from xir_lib.tables import HYBRID, MARGIN, PURE, comparisons, differences, scores, tasks_of, trained_runs
+from xir_lib.tables import (
+    COMPARED,
+    HYBRID,
+    MARGIN,
+    PURE,
+    comparison_table,
+    comparisons,
+    differences,
+    group_sums,
+    scores,
+    tasks_of,
+    trained_runs,
+)
 from xir_lib.train_settings import parse_strategy
 
 LADDER, CONTROLS, CELLS = "alpha", "controls", "two_by_two"  # the profiles of `alphas`, `controls` and `cells`
@@ -193,6 +205,22 @@ def fewer_ids(results: Results) -> pd.DataFrame:
     parts = [differences(results, name, ["none", plain]).assign(strategy=name) for name, plain in variants.items()]
     table = pd.concat(parts, ignore_index=True)
     return table[["task", "strategy", *table.columns.difference(["task", "strategy"], sort=False)]]
+
+
+def being_parallel(few: Results, apart: Results) -> pd.DataFrame:
+    """Return `x-x-mono` on few ids minus `disjoint`: as many texts, read as often, in parallel and not.
+
+    `few` has the variant x-x-mono-64, `apart` (of `CONTROLS`) has `disjoint`. Columns: task, setting, measure, then those of
+    `comparison_table`.
+    """
+    keys, found = [], []
+    for task in tasks_of(few):
+        sums = group_sums(few, task, "x-x-mono-64", "none"), group_sums(apart, task, "disjoint", "none")
+        for setting, measure in COMPARED:
+            n, seed = few.study.resamples, few.study.report_seed
+            found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n, seed=seed))
+            keys.append({"task": task, "setting": setting, "measure": measure})
+    return comparison_table(keys, found, family=False)
 
 
 def across(one: Results, other: Results) -> pd.DataFrame:

@@ -36,6 +36,14 @@ PAIRS = (
     "the share that is left, with its 10th percentile over the pairs of two languages and the worst of them."
 )
 VARIANTS = "Each variant minus the encoder as it is, `x-x-mono` and the hybrid. " + ADVANTAGE.split(". ", 1)[1]
+PARALLEL = (
+    "`x-x-mono` on 64 parallel ids minus `disjoint`, which has as many texts, each of another id, and reads them as often; "
+    "95 % intervals:"
+)
+MACHINES = (
+    "`alpha` and `two_by_two` share three strategies and the encoder as it is, with the same data, settings and seed. The "
+    "first was computed in float32, the second in bfloat16 on another processor. mAP without free fix, per task and setting."
+)
 READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims")
 
 
@@ -245,7 +253,7 @@ def mixed_block(folder: Path) -> str:
 def designs_block(folder: Path) -> str:
     """Return the page's part on several profiles, which lie beside `folder`.
 
-    It has `06_effects.csv` of `designs.effects` and `06_alpha.csv` of `factors.alphas`.
+    It has `06_effects.csv` of `designs.effects`, `06_alpha.csv` of `factors.alphas` and `06_factors.csv` of `factors.factors`.
     """
     chosen = designs.read_designs(folder.parent)
     lines = [f"- {sentence}" for sentence in designs.answers(chosen, pd.read_csv(folder / "06_effects.csv"))]
@@ -260,6 +268,21 @@ def designs_block(folder: Path) -> str:
     variants = load_results(folder.parent / factors.CONTROLS / "results")
     lines += [f"- {sentence}" for sentence in factors.control_answers(variants)]
     lines += ["", VARIANTS, "", *_markdown(factors.controls(variants)), "", provenance(variants)]
+    chosen_cells = load_results(folder.parent / factors.CELLS / "results")
+    lines += ["", "## Pairs or batches", "", *(f"- {sentence}" for sentence in factors.cell_answers(chosen_cells)), ""]
+    lines += [*_markdown(factors.cells(chosen_cells)), "", provenance(chosen_cells), ""]
+    changed = factors.read_factors(folder.parent)
+    lines += ["## One thing at a time", "", "![The hybrid minus the pure strategies, one thing changed](06_factors.png)", ""]
+    lines += ["Multilingual mAP behind it:", "", *_markdown(factors.factor_levels(changed)), ""]
+    for results, suffix in changed.values():
+        if suffix:
+            lines += ["Few ids minus the encoder as it is, and minus as many steps on all ids:", ""]
+            lines += [*_markdown(factors.fewer_ids(results)), "", PARALLEL, ""]
+            lines += [*_markdown(factors.being_parallel(results, variants)[[*FAMILY[:1], *FAMILY[3:8]]]), ""]
+        lines += [provenance(results), ""]
+    both = factors.across(ladder, chosen_cells)
+    far = both["difference"].abs().max()
+    lines += ["## The same runs on two machines", "", f"{MACHINES} Over {len(both)} means they differ by {far:.4f} at most."]
     return "\n".join(lines)
 
 
