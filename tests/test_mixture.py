@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from xir_lib.corpora.pairs import join
 from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
 from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.samplers import PairIndex, StrategyBatchSampler
+from xir_lib.train_settings import TrainSettings, batches_of
 
 LANGS = ("de", "en")
 
@@ -53,6 +55,23 @@ def datasets(mixed: MixtureBatchSampler) -> list[str]:
     found = [{pair_id[0] for pair_id, _, _ in batch} for batch in contents(mixed)]
     assert all(len(names) == 1 for names in found)
     return [names.pop() for names in found]
+
+
+@pytest.mark.parametrize("strategy", ["x-y", "hybrid-0.5", "hybrid-row-0.5", "x-y-pair"])
+def test_a_member_of_one_language_gives_monolingual_batches(strategy: str) -> None:
+    several, one = TABLES["a"], TABLES["c"].select(languages=["en"])
+    training = TrainSettings(
+        strategy=strategy, steps=60, batch_size=4, learning_rate=1e-3, temperature=0.05, max_seq_length=16, dataset_draw="equal"
+    )
+    sampler = batches_of(join({"several": several, "one": one}), training)
+    report = sampler.report()["datasets"]
+    assert {name: part["strategy"] for name, part in report.items()} == {
+        "several": strategy.removesuffix("-0.5"),
+        "one": "x-x-mono",
+    }
+    assert min(part["batches"] for part in report.values()) > 10
+    with pytest.raises(InputError, match="at least two languages, got en"):
+        batches_of(one, training)
 
 
 @pytest.mark.parametrize(

@@ -131,11 +131,18 @@ def make_sampler(index: PairIndex, settings: TrainSettings) -> StrategyBatchSamp
 
 
 def batches_of(pairs: PairTable, settings: TrainSettings) -> StrategyBatchSampler | MixtureBatchSampler:
-    """Return the sampler of a run on these pairs; of several data sets every batch comes from one."""
+    """Return the sampler of a run on these pairs; of several data sets every batch comes from one.
+
+    One of several data sets that has one language, as some of the paper's have, gives `x-x-mono` batches, the only ones that
+    it can; the sampler's report names them. That is this project's reading: the paper does not say what it did with them.
+    """
     samplers = {}
-    for name, table in pairs.datasets().items():
+    tables = pairs.datasets()
+    for name, table in tables.items():
+        alone = len(tables) > 1 and len(table.languages) == 1
+        own = settings.model_copy(update={"strategy": Strategy.X_X_MONO.value}) if alone else settings
         try:
-            samplers[name] = make_sampler(PairIndex.from_table(table), settings)
+            samplers[name] = make_sampler(PairIndex.from_table(table), own)
         except InputError as error:
             raise InputError(f"data set {name}: {error}" if name else str(error)) from error
     if len(samplers) == 1:
