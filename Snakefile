@@ -106,6 +106,7 @@ rule train:
             {
                 **settings_of(w.run),
                 "encoder": STUDY.encoder,
+                "data_name": STUDY.data.source,
                 "pairs_file": str(BUILD / "data" / "train.arrow"),
                 "held_out_file": str(BUILD / "data" / "held_out.arrow"),
                 "out": str(BUILD / "models" / w.run),

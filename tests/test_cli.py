@@ -227,7 +227,19 @@ def test_every_batch_comes_from_one_of_several_data_sets(
         return batch
 
     monkeypatch.setattr(PairDataset, "__getitems__", spy)
-    command = ["train", "--encoder", encoder, "--pairs", files[0], "--pairs", files[1], "--draw", "equal", "--steps", 12]
+    command = [
+        "train",
+        "--encoder",
+        encoder,
+        "--pairs",
+        files[0],
+        "--pairs",
+        files[1],
+        "--dataset-draw",
+        "equal",
+        "--steps",
+        12,
+    ]
     command += ["--batch-size", 4, "--out", tmp_path / "out", "--json"]
     capsys.readouterr()
     assert xir(monkeypatch, *command) == 0

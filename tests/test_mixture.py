@@ -34,9 +34,9 @@ INDEXES = {name: PairIndex.from_table(table) for name, table in TABLES.items()}
 STRATEGIES = {"a": "x-y", "b": "x-x-mono", "c": "hybrid"}
 
 
-def mixture(names: str = "abc", *, draw: str = "size", seed: int = 3, **arguments: Any) -> MixtureBatchSampler:
+def mixture(names: str = "abc", *, dataset_draw: str | float = "size", seed: int = 3, **arguments: Any) -> MixtureBatchSampler:
     samplers = {name: StrategyBatchSampler(INDEXES[name], strategy=STRATEGIES[name], batch_size=4, seed=0) for name in names}
-    return MixtureBatchSampler(samplers, draw=draw, seed=seed, **arguments)
+    return MixtureBatchSampler(samplers, dataset_draw=dataset_draw, seed=seed, **arguments)
 
 
 def contents(mixed: MixtureBatchSampler) -> list[list[tuple[str, str, str]]]:
@@ -77,9 +77,9 @@ def test_a_member_of_one_language_gives_monolingual_batches(strategy: str) -> No
 @pytest.mark.parametrize(
     ("arguments", "shares"),
     [
-        ({"draw": "size"}, {"a": 40 / 90, "b": 10 / 90, "c": 40 / 90}),
-        ({"draw": "equal"}, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
-        ({"draw": "temperature", "temperature": 2}, {"a": 2 / 5, "b": 1 / 5, "c": 2 / 5}),  # roots of 40, 10, 40: 2 to 1 to 2
+        ({"dataset_draw": "size"}, {"a": 40 / 90, "b": 10 / 90, "c": 40 / 90}),
+        ({"dataset_draw": "equal"}, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
+        ({"dataset_draw": 2}, {"a": 2 / 5, "b": 1 / 5, "c": 2 / 5}),  # roots of 40, 10, 40: 2 to 1 to 2
     ],
 )
 def test_data_sets_come_in_their_shares(arguments: dict[str, Any], shares: dict[str, float]) -> None:
@@ -94,8 +94,8 @@ def test_data_sets_come_in_their_shares(arguments: dict[str, Any], shares: dict[
 
 
 def test_a_very_low_temperature_takes_the_largest_data_set_and_a_very_high_one_all_alike() -> None:
-    assert mixture("ab", draw="temperature", temperature=1e-4, num_batches=1).shares.tolist() == [1, 0]
-    assert mixture("ab", draw="temperature", temperature=1e9, num_batches=1).shares == pytest.approx([0.5, 0.5])
+    assert mixture("ab", dataset_draw=1e-4, num_batches=1).shares.tolist() == [1, 0]
+    assert mixture("ab", dataset_draw=1e9, num_batches=1).shares == pytest.approx([0.5, 0.5])
 
 
 def test_without_a_number_of_batches_every_data_set_has_its_epoch_in_random_order() -> None:
@@ -172,11 +172,11 @@ def test_a_restored_mixture_yields_the_remaining_batches(data: st.DataObject, nu
 
 def test_a_sampler_in_use_is_lent_from_its_beginning() -> None:
     sampler = StrategyBatchSampler(INDEXES["a"], strategy="x-y", batch_size=4, seed=0)
-    untouched = list(MixtureBatchSampler({"a": sampler}, draw="size", seed=3))
+    untouched = list(MixtureBatchSampler({"a": sampler}, dataset_draw="size", seed=3))
     sampler.set_epoch(2)
     next(iter(sampler))
     sampler.load_state_dict(sampler.state_dict() | {"batch": 5})
-    assert list(MixtureBatchSampler({"a": sampler}, draw="size", seed=3)) == untouched
+    assert list(MixtureBatchSampler({"a": sampler}, dataset_draw="size", seed=3)) == untouched
     assert len(sampler) == 5  # and is none the worse for it
 
 
@@ -184,7 +184,7 @@ def test_a_state_of_another_mixture_is_refused() -> None:
     state = mixture("ab", num_batches=9).state_dict()
     for other, message in [
         (mixture("ab", num_batches=8), "the state has num_batches 9, this sampler 8"),
-        (mixture("ab", num_batches=9, draw="equal"), "the state has draw 'size', this sampler 'equal'"),
+        (mixture("ab", num_batches=9, dataset_draw="equal"), "the state has dataset_draw 'size', this sampler 'equal'"),
         (mixture("ba", num_batches=9), r"the state has datasets \['a', 'b'\], this sampler \['b', 'a'\]"),
         (mixture("ab", num_batches=9, seed=4), "the state has seed 3, this sampler 4"),
     ]:
@@ -193,23 +193,21 @@ def test_a_state_of_another_mixture_is_refused() -> None:
         assert "\n" not in str(caught.value)
     changed = StrategyBatchSampler(INDEXES["c"], strategy="x-y", batch_size=4, seed=0)
     samplers = {"a": changed, "b": StrategyBatchSampler(INDEXES["b"], strategy="x-x-mono", batch_size=4, seed=0)}
-    MixtureBatchSampler(samplers, draw="size", seed=3, num_batches=9).load_state_dict(state)  # c is a, text for text
+    MixtureBatchSampler(samplers, dataset_draw="size", seed=3, num_batches=9).load_state_dict(state)  # c is a, text for text
     other_index = PairIndex.from_table(parallel("a", 41))
     samplers["a"] = StrategyBatchSampler(other_index, strategy="x-y", batch_size=4, seed=0)
     with pytest.raises(InputError, match=r"the state has a\.data"):
-        MixtureBatchSampler(samplers, draw="size", seed=3, num_batches=9).load_state_dict(state)
+        MixtureBatchSampler(samplers, dataset_draw="size", seed=3, num_batches=9).load_state_dict(state)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"draw": "best"}, "unknown draw 'best'; use size, temperature or equal"),
-        ({"draw": "equal"}, "draw equal needs num_batches"),
-        ({"draw": "temperature", "temperature": 3.0}, "draw temperature needs num_batches"),
-        ({"draw": "temperature", "num_batches": 5}, "needs a temperature above 0, and no other draw has one; got None"),
-        ({"draw": "temperature", "temperature": 0, "num_batches": 5}, "got 0"),
-        ({"draw": "temperature", "temperature": float("nan"), "num_batches": 5}, "got nan"),
-        ({"draw": "size", "temperature": 2.0}, "no other draw has one; got 2.0"),
+        ({"dataset_draw": "best"}, "unknown dataset_draw 'best'; use size, equal or a number above 0, a temperature"),
+        ({"dataset_draw": "equal"}, "dataset_draw equal needs num_batches"),
+        ({"dataset_draw": 3.0}, "dataset_draw 3.0 needs num_batches"),
+        ({"dataset_draw": 0, "num_batches": 5}, "unknown dataset_draw 0; use"),
+        ({"dataset_draw": float("nan"), "num_batches": 5}, "unknown dataset_draw nan; use"),
         ({"num_batches": 0}, "num_batches must be at least 1, got 0"),
         ({"seed": -1}, "seed must be in"),
     ],
@@ -226,6 +224,6 @@ def test_members_need_one_batch_size() -> None:
         for name, size in (("a", 4), ("b", 8))
     }
     with pytest.raises(InputError, match="all data sets need the same batch_size, got a 4, b 8"):
-        MixtureBatchSampler(samplers, draw="size", seed=0)
+        MixtureBatchSampler(samplers, dataset_draw="size", seed=0)
     with pytest.raises(InputError, match="got no data set"):
-        MixtureBatchSampler({}, draw="size", seed=0)
+        MixtureBatchSampler({}, dataset_draw="size", seed=0)

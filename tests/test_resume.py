@@ -35,9 +35,11 @@ SETTINGS = TrainSettings(
 )
 STOPPING = SETTINGS.model_copy(update={"learning_rate": 0.1, "early_stopping": EarlyStopping(every=3, patience=2)})
 RANDOM = random.Random(2408)
+STEP = "xir_lib.trainer.RunTrainer.training_step"
+KILLED_AT = sorted(RANDOM.sample(range(EVERY + 1, STEPS + 1), 5))  # five random steps, each behind a checkpoint
 KILLS: list[tuple[str, int]] = [  # at the start or, where it writes a file, in the middle of the n-th call
-    ("xir_lib.trainer.RunTrainer.training_step", RANDOM.randint(2, STEPS)),
-    ("xir_lib.trainer.RunTrainer.training_step", RANDOM.randint(2, STEPS)),
+    *((STEP, step) for step in KILLED_AT),
+    (STEP, 2),  # before the first checkpoint
     ("xir_lib.trainer.save_model", RANDOM.randint(1, 5)),
     ("torch.save", RANDOM.randint(1, 15)),  # optimiser, schedule and random state of each checkpoint
     ("transformers.trainer_callback.TrainerState.save_to_json", RANDOM.randint(1, 5)),
@@ -114,6 +116,9 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(runs: Runs, whole: Path, t
         name: theirs[name] for name in ("loss", "held_out_loss", "realised")
     }
     assert theirs["resumed_at_steps"] == []
+    if kill[0] == STEP:
+        last = (kill[1] - 1) // EVERY * EVERY
+        assert ours["resumed_at_steps"] == ([last] if last else [])
     assert all(step % EVERY == 0 for step in ours["resumed_at_steps"])
     assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "model"]
 

@@ -114,6 +114,21 @@ def drawable_ids(table: Table, strategy: Strategy, size: int, alpha: float, nega
     return (same if alpha > 0 else set()) | (cross if alpha < 1 else set())
 
 
+def pools_of(table: Table, strategy: Strategy, alpha: float, negatives: int) -> list[set[str]]:
+    """Return the sets of ids out of which one batch is filled: by language, by ordered pair, or all."""
+    if strategy == Strategy.HYBRID:
+        kinds = [Strategy.X_X_MONO] * (alpha > 0) + [Strategy.X_Y] * (alpha < 1)
+        return [pool for kind in kinds for pool in pools_of(table, kind, alpha, negatives)]
+    if strategy not in (Strategy.X_X_MONO, Strategy.X_Y_PAIR):
+        return [drawable_ids(table, strategy, 2, alpha, negatives)]
+    queries, passages = (
+        {lang: {row["pair_id"] for row in table if row["lang"] == lang and row[column] is not None} for lang in LANGS}
+        for column in ("query", "passage")
+    )
+    mono = strategy == Strategy.X_X_MONO
+    return [queries[q] & passages[d] for q in LANGS for d in LANGS if (q == d) == mono]
+
+
 def is_pure(strategy: Strategy, langs: list[tuple[str, str]]) -> bool:
     """Say whether the (query_lang, doc_lang) of a batch are what the table in the module's docstring says."""
     if strategy in (Strategy.X_X_MONO, Strategy.EN_EN):
@@ -172,8 +187,14 @@ def test_every_batch_keeps_the_rules(
     counts = {name: report[name] for name in ("ids", "usable", "never", "dropped")}
     ids = len(pairs.pair_ids)
     assert counts == {"ids": ids, "usable": len(usable), "never": ids - len(usable), "dropped": len(usable - set(drawn))}
-    if number is None:  # one pass: no id twice
+    assert outcome(pairs, strategy, 0, **arguments) == batches  # a function of the arguments alone
+    if number is None:  # one pass: no id twice, and none left that could still fill a batch
         assert len(set(drawn)) == len(drawn)
+        left = usable - set(drawn)
+        for where in pools_of(table, strategy, alpha, negatives):
+            waiting = sorted(left & where)
+            if all(answers[a].isdisjoint(answers[b]) for a, b in combinations(waiting, 2)) and not negatives:
+                assert len(waiting) < size
 
 
 def test_an_epoch_visits_each_usable_id_once_and_drops_only_what_fills_no_batch() -> None:

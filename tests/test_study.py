@@ -93,7 +93,7 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
     notebook = nbformat.read(REPO / "notebooks" / "02_train_strategy.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     names = set(re.findall(r"^(\w+) = ", cell.source, flags=re.M))
-    assert names - {"encoder", "pairs_file", "held_out_file", "out"} == set(TrainSettings.model_fields)
+    assert names - {"encoder", "pairs_file", "held_out_file", "data_name", "out"} == set(TrainSettings.model_fields)
     assert all("#" in line for line in cell.source.splitlines())
 
 
@@ -109,6 +109,10 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"resamples": "many"}, "resamples: .*got 'many'"),
         ({"strategies": []}, "strategies: .*at least 1"),
         ({"seeds": [1, 1]}, "seeds holds a name twice: 1, 1"),
+        (
+            {"strategies": ["x-y", "x-x-mono"], "train": {"early_stopping": {"every": 2, "patience": 2}}},
+            "early_stopping in a comparison of 2 strategies",
+        ),
         ({"train": profile()["train"] | {"seed": 1}}, "train holds seed"),
         ({"rivals": ["centring"]}, "rivals lacks none"),
         ({"evaluations": [{"task": "atlas-qa"}]}, "centring on atlas-qa needs fit_on"),

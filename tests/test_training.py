@@ -16,11 +16,12 @@ from sentence_transformers.models import Dense, Pooling, Transformer
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs
 
-from xir_lib import trainer
+from xir_lib import losses, trainer
 from xir_lib.corpora.records import PairTable
 from xir_lib.encoders import encode, open_encoder
 from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_loss, held_out_ranking
+from xir_lib.losses import SortedBatchLoss
 from xir_lib.run_record import table_digest
 from xir_lib.samplers import PairIndex, Strategy
 from xir_lib.study import explain
@@ -73,7 +74,7 @@ def test_the_run_names_what_made_it(encoder: str, trained: tuple[Path, dict[str,
     assert json.loads((folder / "run.json").read_text()) == run
     assert run["encoder"] == encoder
     assert run["settings"] == TrainSettings(**SETTINGS).model_dump()
-    assert run["pairs"] == {"rows": 96, "ids": 32, "languages": ["xx", "yy", "zz"]}
+    assert run["pairs"] == {"name": None, "rows": 96, "ids": 32, "languages": ["xx", "yy", "zz"], "datasets": {}}
     assert (run["sampler"]["ids"], run["sampler"]["never"], run["sampler"]["batches"]) == (32, 0, 40)
     assert sum(run["realised"]["pairs"].values()) == 40 * 8
     assert sum(run["realised"]["query_lang"].values()) == 40 * 8
@@ -121,11 +122,12 @@ def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: 
     assert train(encoder, toy_pairs(), other, out, overwrite=True)["settings"]["seed"] == 9
 
 
-def test_a_loss_that_is_not_finite_stops_at_its_step_and_names_the_ids(encoder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_names_the_ids(encoder: str, tmp_path: Path, value: float) -> None:
     broken = tmp_path / "broken"
     model = SentenceTransformer(encoder, device="cpu")
     with torch.no_grad():  # texts with an "h" have no finite vector
-        model[0].model.embeddings.word_embeddings.weight[model.tokenizer.convert_tokens_to_ids("h")] = torch.nan
+        model[0].model.embeddings.word_embeddings.weight[model.tokenizer.convert_tokens_to_ids("h")] = value
     model.save(str(broken))
     pairs = toy_pairs()
     names = pairs.table["pair_id"].to_pylist()
@@ -134,9 +136,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_names_the_ids(encoder: 
         batches = [[names[row] for row, _ in batch] for batch in make_sampler(PairIndex.from_table(pairs), settings)]
         if step := next(number for number, batch in enumerate(batches) if "h" in "".join(batch)):
             break
-    message = (
-        rf"^the loss is not finite \(nan\) at step {step + 1}, .* pair ids {', '.join(batches[step][:5])} and 3 more; [^\n]+$"
-    )
+    message = rf"^the loss is not finite \(nan\) at step {step + 1}, .* pair ids {', '.join(batches[step])}; [^\n]+$"
     with pytest.raises(InputError, match=message):
         train(str(broken), pairs, settings, tmp_path / "model", checkpoint_steps=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "broken"]
@@ -205,16 +205,21 @@ def test_the_held_out_ranking_is_that_of_a_sort(encoder: str) -> None:
     pool = sorted({(row["lang"], row["passage"]) for row in rows if row["passage"]})
     vectors = encode(model, [text for _, text in pool], prompt="passage: ")
     precisions: dict[str, list[float]] = {}
+    distances: dict[str, list[int]] = {}
     for row in rows:
         if row["query"]:
             order = np.argsort(-(vectors @ encode(model, [row["query"]], prompt="query: ")[0]))
             right = {(other["lang"], other["passage"]) for other in rows if other["pair_id"] == row["pair_id"]}
             ranks = [rank for rank, place in enumerate(order, 1) if pool[place] in right]
+            distances.setdefault(row["lang"], []).append(ranks[-1] - ranks[0])
             precisions.setdefault(row["lang"], []).append(np.mean([number / rank for number, rank in enumerate(ranks, 1)]))
     assert found["ids"] == 5
     assert found["queries"] == sum(map(len, precisions.values())) == 13
     assert found["passages"] == len(pool) == 10
     assert found["multilingual mAP"] == pytest.approx(np.mean([np.mean(part) for part in precisions.values()]), abs=1e-6)
+    assert found["bias"]["rank distance"]["mean"] == pytest.approx(
+        np.mean([np.mean(part) for part in distances.values()]), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,7 +329,7 @@ def test_pure_batches_have_pure_marginals(encoder: str, tmp_path: Path) -> None:
 
 def test_a_training_on_few_ids_has_those_alone(encoder: str, tmp_path: Path) -> None:
     run = train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"steps": 6, "ids": 10}), tmp_path / "m")
-    assert run["pairs"] == {"rows": 30, "ids": 10, "languages": toy_pairs().languages}
+    assert run["pairs"] == {"name": None, "rows": 30, "ids": 10, "languages": toy_pairs().languages, "datasets": {}}
     with pytest.raises(InputError, match=r"^ids must be at most 40, [^\n]+, got 41$"):
         train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"ids": 41}), tmp_path / "n")
     assert not list(tmp_path.glob(".n.checkpoint"))
@@ -337,7 +342,38 @@ def test_what_no_batch_can_hold_is_told_and_recorded(encoder: str, tmp_path: Pat
     run = train(encoder, pairs, TrainSettings(**SETTINGS | {"strategy": "x-y", "steps": 2}), tmp_path / "m")
     assert run["sampler"]["never"] == alone > 0
     assert f"{alone} of 40 ids have no pair that this strategy draws" in caplog.text
-    assert "the hard negatives of the pairs are not read here" in caplog.text
+    assert "the pairs have hard negatives that are not read; negatives=1 reads one per pair" in caplog.text
+
+
+def test_hard_negatives_are_read_as_passages_of_the_batch(
+    encoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns: list[list[list[str]]] = []
+
+    class Spy(SortedBatchLoss):
+        def forward(self, sentence_features: Any, labels: torch.Tensor) -> torch.Tensor:
+            features = list(sentence_features)
+            columns.append(
+                [[*self.model.tokenizer.batch_decode(part["input_ids"], skip_special_tokens=True)] for part in features]
+            )
+            return super().forward(features, labels)
+
+    monkeypatch.setattr(losses, "SortedBatchLoss", Spy)
+    rows = toy_pairs().table.to_pylist()  # of ten ids no row has a negative; no query and no passage has an x
+    hard = [{**row, "negatives": [f"{row['passage'][0]} x", "y"] if row["pair_id"] > "c" else None} for row in rows]
+    pairs = PairTable(pa.Table.from_pylist(hard))
+    run = train(encoder, pairs, TrainSettings(**SETTINGS | {"steps": 3, "negatives": 1}), tmp_path / "m")
+    assert run["sampler"]["without_negatives"] == 30 and run["sampler"]["never"] == 10
+    assert "30 passages are not drawn: fewer than 1 hard negatives" in caplog.text and "not read" not in caplog.text
+    assert len(columns) == 3 and all(len(batch) == 3 for batch in columns)
+    for _, passages, negatives in columns:
+        assert all(text.startswith("▁ passage:") for text in passages)
+        for passage, negative in zip(passages, negatives, strict=True):  # in the passage's language
+            assert negative == f"{passage[:13]}{passage[13]} ▁ x"
+    without = train(encoder, pairs, TrainSettings(**SETTINGS | {"steps": 3}), tmp_path / "n")
+    assert without["loss"][0][1] < run["loss"][0][1]  # one more passage for every row
+    with pytest.raises(InputError, match=r"^negatives is 1, but the pair table has no column negatives; [^\n]+$"):
+        train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"negatives": 1}), tmp_path / "o")
 
 
 def test_one_language_per_id_trains_on_nothing_parallel(encoder: str, tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_the_stock_trainer_sees_the_negatives_of_two_data_sets(tiny_model: Any, 
         name: StrategyBatchSampler(PairIndex.from_table(table, negatives=2), strategy="x-x-mono", batch_size=4, seed=0)
         for name, table in pairs.items()
     }
-    mixture = MixtureBatchSampler(samplers, draw="equal", seed=4, num_batches=6)
+    mixture = MixtureBatchSampler(samplers, dataset_draw="equal", seed=4, num_batches=6)
     rows = [row for table in pairs.values() for row in table.table.to_pylist()]
     expected = [
         [
@@ -275,6 +275,6 @@ def test_the_stock_trainer_sees_the_negatives_of_two_data_sets(tiny_model: Any, 
     data = PairDataset.from_pairs(list(pairs.values()), negatives=2)
     assert train(tiny_model, data, mixture, tmp_path / "out", 0) == expected_ids
     bare = StrategyBatchSampler(PairIndex.from_table(pairs["n2"]), strategy="x-x-mono", batch_size=4, seed=0)
-    mixed = MixtureBatchSampler({**samplers, "n2": bare}, draw="equal", seed=4, num_batches=6)
+    mixed = MixtureBatchSampler({**samplers, "n2": bare}, dataset_draw="equal", seed=4, num_batches=6)
     with pytest.raises(InputError, match=r"^the data set reads 2 hard negatives, the sampler was indexed with 0, so [^\n]+$"):
         train(tiny_model, data, mixed, tmp_path / "other", 0)

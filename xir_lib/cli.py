@@ -116,9 +116,12 @@ def train(
             help="Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data; repeat for several data sets.",
         ),
     ] = None,
-    draw: Annotated[
+    dataset_draw: Annotated[
         str | None,
         typer.Option(help="How a batch draws one of several data sets: size, equal, or a temperature such as 2; default size."),
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="Hard negatives per pair, from the pairs' own lists; default the profile's, or 0.")
     ] = None,
     lang: Annotated[str | None, typer.Option(help="The language of pairs that name none.")] = None,
     encoder: Annotated[
@@ -143,7 +146,8 @@ def train(
     if lang is not None and not pairs_files:
         raise InputError(f"--lang {lang} belongs to --pairs; give a file of pairs")
     options = {"strategy": strategy, "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    options["dataset_draw"] = float(draw) if draw and re.fullmatch(r"\d*\.?\d+", draw) else draw
+    number = dataset_draw and re.fullmatch(r"\d*\.?\d+", dataset_draw)
+    options |= {"negatives": negatives, "dataset_draw": float(dataset_draw) if dataset_draw and number else dataset_draw}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     study = load_study(params) if params else None
     name = encoder or (study.encoder if study else "bundled:multilingual-e5-small")
@@ -158,11 +162,12 @@ def train(
     else:
         pairs, held_out = load_training(study.data)
     settings = settings or own_settings(pairs, **given)
+    data_name = study.data.source if study and not pairs_files else ", ".join(path.name for path in pairs_files or [])
     if dry_run or out is None:
         _show_preview(preview(name, settings, pairs, held_out), as_json)
         return
     with contextlib.redirect_stdout(sys.stderr):  # the trainer's bar writes its log to standard output, which --json needs
-        run = training.train(name, pairs, settings, out, held_out=held_out)
+        run = training.train(name, pairs, settings, out, held_out=held_out, data_name=data_name)
     if as_json:
         typer.echo(json.dumps(run, indent=1))
     else:

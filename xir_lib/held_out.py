@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 RANKED_IDS, RANKED_ROWS = 100, 160  # (id, language) rows: with 8 languages 20 ids
+BIAS = {
+    "rank_distance": "rank distance",
+    "max_at_r": "Max@R, normalised",
+    "complete@20": "Complete@20",
+    "same_language_preference": "own language first",
+}
+BOUNDS = ("ideal", "random", "same_language_first")
 
 
 def held_out_loss(
@@ -54,9 +61,8 @@ def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tu
 
     At most 100 ids and about 160 rows take part, those with the smallest hashes, to keep it cheap. Relevant are the
     passages of the query's id in every language. Returns counts (ids, queries, passages), the macro means `multilingual
-    mAP` and `monolingual mAP` (None if no query has a passage in its language) and `rank distance` with its ideal and
-    random value (None if no id has passages in several languages). The pool is small, so the numbers are higher than on
-    a whole task.
+    mAP` and `monolingual mAP` (None if no query has a passage in its language) and `bias`, the measures `BIAS` with their
+    bounds (without those that the pairs do not allow). The pool is small, so the numbers are higher than on a whole task.
     """
     from xir_lib.encoders import encode
 
@@ -93,16 +99,16 @@ def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tu
     )
     doc_languages = [index.languages[code] for code in languages]
     means = metrics.macro(metrics.score_settings(ranks, queries, doc_languages, measures=("mAP",)))
-    try:
-        summary = bias.rank_distance_summary(ranks, queries)
-        distance = {name: round(summary[name], 4) for name in ("mean", "ideal", "random")}
-    except InputError:  # not parallel
-        distance = None
+    card = bias.bias_card(ranks, queries, doc_languages, complete_at=(20,))
     return {
         "ids": len(there),
         "queries": len(query_rows),
         "passages": len(doc_rows),
         "multilingual mAP": round(means["multilingual"]["mAP"], 6),
         "monolingual mAP": round(means["monolingual"]["mAP"], 6) if "monolingual" in means else None,
-        "rank distance": distance,
+        "bias": {
+            name: {key: round(card[measure][key], 4) for key in ("mean", *BOUNDS)}
+            for measure, name in BIAS.items()
+            if measure in card
+        },
     }

@@ -14,7 +14,6 @@ The module knows samplers and row numbers; it knows no text, no model and no tra
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,6 @@ import pandas as pd
 from xir_lib.errors import InputError
 from xir_lib.pair_index import Ints
 from xir_lib.samplers import ResumableSampler, Row, StrategyBatchSampler, random_bits, to_unit
-
-
-class DatasetDraw(StrEnum):
-    """How the data set of a batch is drawn."""
-
-    SIZE = "size"
-    TEMPERATURE = "temperature"
-    EQUAL = "equal"
-
-    @classmethod
-    def _missing_(cls, value: object) -> None:
-        raise InputError(f"unknown draw {value!r}; use size, temperature or equal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,34 +39,36 @@ class MixtureBatchSampler(ResumableSampler):
     `PairDataset.from_pairs` takes the same tables as a list. A sampler lends its index and settings; its seed is
     replaced by one of (seed, name), its epoch by the mixture's.
 
-    With `num_batches` an epoch has exactly that many, the data set of each is drawn by `draw`, and a data set is
-    passed over as often as that takes. Without it, with `size` only, an epoch is one epoch of every sampler, its batches
-    in random order: each next one is drawn in proportion to the batches that are left.
+    With `num_batches` an epoch has exactly that many, the data set of each is drawn by `dataset_draw` ("size", "equal" or
+    a number, the temperature T), and a data set is passed over as often as that takes. Without it, with "size" only, an
+    epoch is one epoch of every sampler, its batches in random order: each next one is drawn in proportion to the batches
+    that are left.
 
-    Refused with `InputError`: no sampler, unequal batch sizes, `temperature` or `equal` without `num_batches`, a
-    temperature that is not above 0 or comes with another draw, a seed outside 32 bits.
+    Refused with `InputError`: no sampler, unequal batch sizes, a `dataset_draw` of another name, a temperature that is
+    not above 0, any draw but "size" without `num_batches`, a seed outside 32 bits.
     """
 
     def __init__(
         self,
         samplers: Mapping[str, StrategyBatchSampler],
         *,
-        draw: DatasetDraw | str,
+        dataset_draw: str | float,
         seed: int,
-        temperature: float | None = None,
         num_batches: int | None = None,
     ) -> None:
-        self.draw, self.seed, self.temperature, self.num_batches = DatasetDraw(draw), seed, temperature, num_batches
+        self.dataset_draw, self.seed, self.num_batches = dataset_draw, seed, num_batches
         sizes = {name: sampler.batch_size for name, sampler in samplers.items()}
         if len(set(sizes.values())) != 1:
             found = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "no data set"
             raise InputError(f"all data sets need the same batch_size, got {found}")
-        if num_batches is None and self.draw != DatasetDraw.SIZE:
-            raise InputError(f"draw {self.draw.value} needs num_batches: its shares are not those of the data sets' epochs")
+        if dataset_draw not in ("size", "equal") and not (isinstance(dataset_draw, int | float) and dataset_draw > 0):
+            raise InputError(f"unknown dataset_draw {dataset_draw!r}; use size, equal or a number above 0, a temperature")
+        if num_batches is None and dataset_draw != "size":
+            raise InputError(
+                f"dataset_draw {dataset_draw} needs num_batches: its shares are not those of the data sets' epochs"
+            )
         if num_batches is not None and num_batches < 1:
             raise InputError(f"num_batches must be at least 1, got {num_batches}")
-        if (self.draw == DatasetDraw.TEMPERATURE) != (temperature is not None) or not (temperature is None or temperature > 0):
-            raise InputError(f"draw temperature needs a temperature above 0, and no other draw has one; got {temperature}")
         if not 0 <= seed < 2**32:
             raise InputError(f"seed must be in [0, 2**32), got {seed}")
         self.batch_size = next(iter(sizes.values()))
@@ -90,8 +79,7 @@ class MixtureBatchSampler(ResumableSampler):
     def settings(self) -> dict[str, Any]:
         """Return everything that fixes the batches but the epoch, as JSON values by name."""
         return {
-            "draw": self.draw.value,
-            "temperature": self.temperature,
+            "dataset_draw": self.dataset_draw,
             "seed": self.seed,
             "num_batches": self.num_batches,
             "datasets": list(self.samplers),
@@ -100,9 +88,9 @@ class MixtureBatchSampler(ResumableSampler):
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
-        """Return the probability that `draw` gives each data set, shape (data sets,)."""
+        """Return the probability that `dataset_draw` gives each data set, shape (data sets,)."""
         log_size = np.log([sampler.usable.sum() for sampler in self.samplers.values()])
-        temperature = {DatasetDraw.SIZE: 1.0, DatasetDraw.EQUAL: np.inf}.get(self.draw, self.temperature)
+        temperature = {"size": 1.0, "equal": np.inf}.get(str(self.dataset_draw), self.dataset_draw)
         weights = np.exp((log_size - log_size.max()) / temperature)
         return np.asarray(weights / weights.sum())
 
@@ -139,7 +127,7 @@ class MixtureBatchSampler(ResumableSampler):
                 "batches": int((plan.dataset == position).sum()),
                 **(member.report() if member else {}),
             }
-        own = {name: self.settings[name] for name in ("draw", "temperature", "seed", "num_batches")}
+        own = {name: self.settings[name] for name in ("dataset_draw", "seed", "num_batches")}
         return {**own, "epoch": self.epoch, "batches": len(plan.dataset), "datasets": datasets}
 
     def _length(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from xir_lib.held_out import BOUNDS
 from xir_lib.samplers import Strategy
 from xir_lib.train_settings import parse_strategy, pivot_of
 
@@ -38,6 +39,8 @@ def model_card(run: dict[str, Any], name: str) -> str:
     front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True)
     settings, pairs = run["settings"], run["pairs"]
     encoder = run["encoder"] if run["base_model"] else Path(run["encoder"]).name  # a path belongs to one machine
+    sets = [f"{name} ({size['ids']:,} ids)" for name, size in pairs["datasets"].items()]
+    data = f"{pairs['name']}{': ' if sets else ''}{', '.join(sets)}. " if pairs["name"] else ""
     stopped = ""
     if stopping := run["early_stopping"]:
         stopped = f" at most, stopped after {run['steps_trained']:,}; the weights are those of step {stopping['best_step']:,}"
@@ -51,7 +54,7 @@ def model_card(run: dict[str, Any], name: str) -> str:
         "## Use",
         _use(run["prompts"], name),
         "## Training",
-        f"{pairs['ids']:,} ids with {pairs['rows']:,} (id, language) rows in {len(pairs['languages'])} languages: "
+        f"{data}{pairs['ids']:,} ids with {pairs['rows']:,} (id, language) rows in {len(pairs['languages'])} languages: "
         f"{', '.join(pairs['languages'])}. sha256 of the pairs: `{run['pairs_sha256']}`. {settings['steps']:,} steps"
         f"{stopped}, {run['seconds']:,.0f} s on {run['environment']['device']}.",
         _table(["setting", "value"], [[key, _value(value)] for key, value in settings.items()]),
@@ -79,6 +82,8 @@ def strategy_definition(name: str) -> str:
 
 def _additions(settings: dict[str, Any]) -> str:
     text = " Every id was kept in one language, so nothing was parallel." if settings["one_language_per_id"] else ""
+    if count := settings["negatives"]:
+        text += f" {count} hard negative{'s' * (count > 1)} per pair stood among them."
     if settings["query_kl"]:
         text += " A symmetric KL divergence drew the scores of parallel queries together (arXiv 2509.06195)."
     return text
@@ -128,21 +133,27 @@ def _held_out(run: dict[str, Any]) -> str:
             "No pairs were held out. `xir evaluate --model FOLDER --task NAME --out DIR` measures retrieval and language bias."
         )
     before, after = ranking["before"], ranking["after"]
-    rows = [
-        [f"loss, {kind} batches", _number(loss["before"][kind]), _number(loss["after"][kind]), ""] for kind in loss["after"]
+    rows = [[f"loss, {kind} batches", _number(loss["before"][kind]), _number(loss["after"][kind])] for kind in loss["after"]]
+    rows += [[key, _number(before[key]), _number(after[key])] for key in ("multilingual mAP", "monolingual mAP")]
+    measures = [
+        [name, _number(before["bias"][name]["mean"]), _number(found["mean"]), *(_number(found[bound]) for bound in BOUNDS)]
+        for name, found in after["bias"].items()
     ]
-    rows += [[key, _number(before[key]), _number(after[key]), ""] for key in ("multilingual mAP", "monolingual mAP")]
-    if after["rank distance"]:
-        bounds = f"ideal {after['rank distance']['ideal']:.4g}, random {after['rank distance']['random']:.4g}"
-        rows += [["rank distance", *(_number(part["rank distance"]["mean"]) for part in (before, after)), bounds]]
+    bias = [
+        _table(["language bias", "before", "after", *(bound.replace("_", " ") for bound in BOUNDS)], measures),
+        "Rank distance is the highest minus the lowest rank of a query's relevant passages; Max@R says on a scale from 0 to "
+        "100 how early all of them are found, Complete@20 for which share of the queries the first 20 hold all. *Own language "
+        "first* is the share of queries whose own-language passage leads the others. The last three columns are an ideal "
+        "ranking, a random one, and one that puts the query's language before all others.",
+    ]
     return "\n\n".join(
         [
             f"{after['ids']} ids that no batch held: {after['queries']:,} queries against one pool of {after['passages']:,} "
             f"passages in all languages, before and after training.",
-            _table(["", "before", "after", "bounds"], rows),
-            "Relevant are the passages of the query's id in every language. Rank distance is the highest minus the lowest rank "
-            "of a query's relevant passages: language bias, if the accuracy is equal. The pool is small, so these numbers are "
+            _table(["", "before", "after"], rows),
+            "Relevant are the passages of the query's id in every language. The pool is small, so these numbers are "
             "no benchmark; `xir evaluate` makes one.",
+            *(bias if measures else []),
         ]
     )
 

@@ -16,7 +16,7 @@ from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 
 # What runs had that were recorded before these were.
-_BEFORE = {"one_language_per_id": False, "query_kl": 0.0, "precision": "float32"}
+_BEFORE = {"one_language_per_id": False, "query_kl": 0.0, "ids": None, "negatives": 0, "precision": "float32"}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -37,8 +37,9 @@ def table_digest(pairs: PairTable) -> str:
     """Return the sha256 of the table's content, whatever its chunks."""
     digest = hashlib.sha256()
     for column in pairs.table.column_names:
-        for value in pairs.table[column].to_pylist():
-            digest.update(b"\0" if value is None else str(value).encode() + b"\1")  # str: negatives are lists
+        for block in pairs.table.select([column]).to_batches(max_chunksize=1 << 16):
+            for value in block[0].to_pylist():
+                digest.update(b"\0" if value is None else str(value).encode() + b"\1")  # str: negatives are lists
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xir_lib.bias import RANK_DISTANCE
 from xir_lib.corpora import belebele, lareqa, miracl, mlqa
 from xir_lib.corpora.records import PairTable, RetrievalTask
-from xir_lib.corpora.splits import components, pair_counts, split_by_group
+from xir_lib.corpora.splits import pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.metrics import CELL, SETTINGS
 from xir_lib.overlap import overlap
@@ -161,6 +162,11 @@ class Study(_Strict):
                 parse_strategy(name)
         if given := self.train.keys() & {"strategy", "seed"}:
             raise InputError(f"train holds {', '.join(given)}; these come from strategies and seeds")
+        if len(self.strategies) > 1 and any("early_stopping" in given for given in (self.train, *self.variants.values())):
+            raise InputError(
+                f"early_stopping in a comparison of {len(self.strategies)} strategies, which get equal steps; "
+                "leave it out or name one strategy"
+            )
         if "none" not in self.rivals:
             raise InputError("rivals lacks none; the plain evaluation is always made")
         for evaluation in self.evaluations:
@@ -323,14 +329,23 @@ def load_own(paths: Sequence[Path], lang: str | None = None) -> tuple[PairTable,
 
 def _grouped_by_passage(pairs: PairTable) -> PairTable:
     """Join the groups that share a passage's text, so that none stands on both sides of a split."""
-    table = pairs.table
-    texts = pc.binary_join_element_wise(table["lang"], table["passage"], "|")
-    held = table.select(["pair_id"]).append_column("text", texts).drop_null()
-    group_of = components(
-        [*table["pair_id"].to_pylist(), *held["pair_id"].to_pylist()], [*table["group"].to_pylist(), *held["text"].to_pylist()]
-    )
-    groups = pa.array([group_of[name] for name in table["pair_id"].to_pylist()], pa.string())
-    return PairTable(table.set_column(table.schema.get_field_index("group"), "group", groups))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    table, passage = pairs.table, PairIndex.from_table(pairs).passage
+    names, groups = (table[name].combine_chunks().dictionary_encode() for name in ("pair_id", "group"))
+    id_of_row, group_of_row = names.indices.to_numpy(), groups.indices.to_numpy()
+    having = np.nonzero(passage >= 0)[0]  # the ids, in order of appearance as in `names`
+    ids = np.concatenate([id_of_row, having])
+    things = np.concatenate([group_of_row, len(groups.dictionary) + passage[passage >= 0]])
+    size = len(names.dictionary)
+    edges = coo_array((np.ones(len(ids), bool), (ids, size + things)), shape=(size + int(things.max()) + 1,) * 2)
+    labels = connected_components(edges, directed=False)[1][:size]
+    ascending = pc.sort_indices(names.dictionary).to_numpy()
+    smallest = ascending[np.unique(labels[ascending], return_index=True)[1]]  # (components,) the id that names it
+    place = np.searchsorted(np.unique(labels), labels[id_of_row])
+    named = names.dictionary.take(pa.array(smallest[place]))
+    return PairTable(table.set_column(table.schema.get_field_index("group"), "group", named))
 
 
 def own_settings(pairs: PairTable, **given: Any) -> TrainSettings:

@@ -52,6 +52,7 @@ class TrainSettings(BaseModel):
     dataset_draw: Literal["size", "equal"] | Annotated[float, Field(gt=0)] = Field(
         "size", description="how a batch draws its data set, where there are several; a number is a temperature"
     )
+    negatives: int = Field(0, ge=0, description="hard negatives per pair, the first of its list; a pair with fewer is left out")
     ids: int | None = Field(None, gt=1, description="train on so many of the ids, drawn by the seed")
     one_language_per_id: bool = Field(False, description="keep every id in one language; a control without parallel data")
     seed: int = 0
@@ -142,17 +143,9 @@ def batches_of(pairs: PairTable, settings: TrainSettings) -> StrategyBatchSample
         alone = len(tables) > 1 and len(table.languages) == 1
         own = settings.model_copy(update={"strategy": Strategy.X_X_MONO.value}) if alone else settings
         try:
-            samplers[name] = make_sampler(PairIndex.from_table(table), own)
+            samplers[name] = make_sampler(PairIndex.from_table(table, negatives=settings.negatives), own)
         except InputError as error:
             raise InputError(f"data set {name}: {error}" if name else str(error)) from error
     if len(samplers) == 1:
         return next(iter(samplers.values()))
-    draw = settings.dataset_draw
-    temperature = draw if isinstance(draw, float) else None
-    return MixtureBatchSampler(
-        samplers,
-        draw=draw if isinstance(draw, str) else "temperature",
-        temperature=temperature,
-        seed=settings.seed,
-        num_batches=settings.steps,
-    )
+    return MixtureBatchSampler(samplers, dataset_draw=settings.dataset_draw, seed=settings.seed, num_batches=settings.steps)

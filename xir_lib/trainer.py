@@ -122,11 +122,10 @@ class RunTrainer(SentenceTransformerTrainer):
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         value = loss.item()
         if not math.isfinite(value):
-            ids = self.ids_of_batch(self.state.global_step)
-            more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+            ids = ", ".join(self.ids_of_batch(self.state.global_step))
             raise NotFiniteError(
-                f"the loss is not finite ({value}) at step {self.state.global_step + 1}, whose batch holds the pair ids "
-                f"{', '.join(ids[:5])}{more}; look at their texts, lower the learning rate or raise the temperature"
+                f"the loss is not finite ({value}) at step {self.state.global_step + 1}, whose batch holds the pair ids {ids}; "
+                "look at their texts, lower the learning rate or raise the temperature"
             )
         self.losses.append(value)
         return loss

@@ -16,7 +16,8 @@ import shutil
 import sys
 import time
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,6 +48,7 @@ def train(
     out: Path,
     *,
     held_out: PairTable | None = None,
+    data_name: str | None = None,
     overwrite: bool = False,
     checkpoint_steps: Every = "auto",
 ) -> dict[str, Any]:
@@ -54,7 +56,8 @@ def train(
 
     A finished `out` of the same encoder, pairs and settings is kept; another run's folder is refused, or replaced
     if `overwrite` is set. A lock beside the folder keeps two processes apart. `held_out` pairs give, before and after,
-    the in-batch loss (one figure for same-language and one for cross-language batches) and a small ranking.
+    the in-batch loss (one figure for same-language and one for cross-language batches) and a small ranking. `data_name` is
+    what the card calls the pairs.
 
     While it trains, checkpoints are in `.NAME.checkpoint` beside `out`, every `checkpoint_steps` steps; "auto" is by
     the clock (`trainer.CheckpointCallback`: 5 minutes or more, below 3 % of the time), None is never. A run that was killed
@@ -94,7 +97,7 @@ def train(
         precision = {"precision": environment()["precision"]}  # half a run in each would be neither's
         checkpoints = open_checkpoints(folder, identity | precision, every=checkpoint_steps, overwrite=overwrite)
         try:
-            run = _train(encoder, pairs, settings, out, held_out, identity, checkpoints)
+            run = _train(encoder, pairs, settings, out, held_out, data_name, identity, checkpoints)
         except BaseException:
             if not any(folder.glob("checkpoint-*")):
                 checkpoints.remove()
@@ -109,6 +112,7 @@ def _train(
     settings: TrainSettings,
     out: Path,
     held_out: PairTable | None,
+    data_name: str | None,
     identity: dict[str, Any],
     checkpoints: Checkpoints,
 ) -> dict[str, Any]:
@@ -119,11 +123,11 @@ def _train(
     pairs = trained_on(pairs, settings)
     sampler = batches_of(pairs, settings)
     drawn = sampler.report()
-    _warn_of_what_is_left_out(pairs, drawn)
+    _warn_of_what_is_left_out(pairs, drawn, settings)
     model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
     prompts = (settings.prompts[0], settings.prompts[1]) if settings.prompts else prompts_of(model, encoder)
     model.prompts |= {"query": prompts[0], "passage": prompts[1], "document": prompts[1]}  # read by the trimming, saved
-    kept = trim_vocabulary(model, _texts(pairs, held_out))
+    kept = trim_vocabulary(model, _texts(pairs, held_out, negatives=settings.negatives))
     _give_back_memory()
     before = _judge(model, held_out, settings, prompts)
     fitted = _fit(model, pairs, sampler, settings, prompts, held_out, checkpoints, started)
@@ -138,7 +142,12 @@ def _train(
             **identity,
             "base_model": hub_name(encoder),
             "prompts": list(prompts),
-            "pairs": {"rows": len(pairs), "ids": len(pairs.pair_ids), "languages": pairs.languages},
+            "pairs": {
+                "name": data_name,
+                **_sizes(pairs),
+                "languages": pairs.languages,
+                "datasets": {name: _sizes(part) for name, part in pairs.datasets().items() if name},
+            },
             "steps_trained": fitted.steps,
             "resumed_at_steps": checkpoints.resumed_at_steps,
             "sampler": drawn,
@@ -156,18 +165,22 @@ def _train(
     return run
 
 
-def _warn_of_what_is_left_out(pairs: PairTable, drawn: dict[str, Any]) -> None:
-    """Log what no batch can hold, by data set, and hard negatives, which this training does not read."""
+def _sizes(pairs: PairTable) -> dict[str, int]:
+    return {"rows": len(pairs), "ids": len(pairs.pair_ids)}
+
+
+def _warn_of_what_is_left_out(pairs: PairTable, drawn: dict[str, Any], settings: TrainSettings) -> None:
+    """Log what no batch can hold, by data set, and hard negatives that this training does not read."""
     for name, report in drawn.get("datasets", {"": drawn}).items():
         where = f"data set {name}: " if name else ""
         if report.get("never"):
             log.warning("%s%d of %d ids have no pair that this strategy draws", where, report["never"], report["ids"])
         if report.get("unreachable"):
             log.warning("%sno batch comes from %s: too few ids", where, ", ".join(report["unreachable"]))
-    if "negatives" in pairs.table.column_names:
-        log.warning(
-            "the hard negatives of the pairs are not read here; PairDataset.from_pairs(pairs, negatives=...) reads them"
-        )
+        if short := report.get("without_negatives"):
+            log.warning("%s%d passages are not drawn: fewer than %d hard negatives", where, short, settings.negatives)
+    if "negatives" in pairs.table.column_names and not settings.negatives:
+        log.warning("the pairs have hard negatives that are not read; negatives=1 reads one per pair")
 
 
 Batches = StrategyBatchSampler | MixtureBatchSampler
@@ -217,6 +230,7 @@ def _fit(
     saving = CheckpointCallback(checkpoints.every) if checkpoints.every else None
     every = max(1, settings.steps // 20)
     before = {"query": prompts[0], "passage": prompts[1]}
+    before |= {f"negative_{number}": prompts[1] for number in range(1, settings.negatives + 1)}
     scale, again = 1 / settings.temperature, settings.recompute
     loss = SortedBatchLoss(model, scale=scale, recompute=again)
     if settings.query_kl:
@@ -245,7 +259,7 @@ def _fit(
     trainer = RunTrainer(
         model=model,
         args=arguments,
-        train_dataset=PairDataset.from_pairs(pairs, parallel_seed=settings.seed if settings.query_kl else None),
+        train_dataset=PairDataset.from_pairs(pairs, settings.negatives, settings.seed if settings.query_kl else None),
         loss=loss,
         callbacks=[callback for callback in (stopping, saving) if callback],
         ids_of_batch=lambda number: _ids_of_batch(sampler, pairs, number),
@@ -348,7 +362,13 @@ def _give_back_memory() -> None:
         trim(0)
 
 
-def _texts(*tables: PairTable | None) -> list[str]:
-    return [
-        text for table in tables if table for column in ("query", "passage") for text in table.table[column].to_pylist() if text
-    ]
+def _texts(*tables: PairTable | None, negatives: int = 0) -> Iterator[str]:
+    """Yield every text of the tables, with the first `negatives` of a list, a block of rows at a time."""
+    for table in (part.table for part in tables if part):
+        columns = ["query", "passage", *(["negatives"] if negatives and "negatives" in table.column_names else [])]
+        for block in table.select(columns).to_batches(max_chunksize=1 << 16):
+            for text in chain(block["query"].to_pylist(), block["passage"].to_pylist()):
+                if text:
+                    yield text
+            if "negatives" in columns:
+                yield from (text for texts in block["negatives"].to_pylist() for text in (texts or ())[:negatives])
