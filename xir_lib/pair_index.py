@@ -63,7 +63,7 @@ class PairIndex:
             raise InputError(f"negatives must be at least 0, got {negatives}")
         if negatives and "negatives" not in table.column_names:
             raise InputError(f"negatives is {negatives}, but the pair table has no column negatives; add it or set 0")
-        ids = pc.dictionary_encode(table["pair_id"]).unify_dictionaries().combine_chunks().indices.to_numpy()
+        ids = pairs.id_codes
         lang = pc.index_in(table["lang"], pa.array(languages, pa.string())).to_numpy()
         shape = (int(ids.max(initial=-1)) + 1, len(languages))
         row, passage = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)

@@ -490,7 +490,7 @@ class _Queue:
     def peek(self, want: int) -> Ints:
         """Return the first unused ids, in order: at least `want` of them, or all that are left."""
         waiting = self.waiting[self.free[self.waiting]]
-        step = 2 * want
+        step = 8 * want
         while len(waiting) < want and self.head < len(self.order):
             chunk = self.order[self.head : self.head + step]
             self.head += step

@@ -5,9 +5,12 @@ encoded. They know no data set and no model.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
@@ -49,7 +52,7 @@ class PairTable:
     def __post_init__(self) -> None:
         optional = [field for field in (NEGATIVES, DATASET) if field.name in self.table.column_names]
         _check_schema(self.table, pa.schema([*PAIR_SCHEMA, *optional]), "pair table")
-        _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table")
+        _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table", self.id_codes)
         for column in ("query", "passage"):
             _refuse_empty(self.table, column, "pair_id", "pair table")
         neither = pc.and_(self.table["query"].is_null(), self.table["passage"].is_null())
@@ -69,6 +72,11 @@ class PairTable:
     def pair_ids(self) -> list[str]:
         """Distinct ids in order of first appearance."""
         return self.table["pair_id"].unique().to_pylist()
+
+    @cached_property
+    def id_codes(self) -> npt.NDArray[np.int32]:
+        """The place of each row's id in `pair_ids`, shape (rows,)."""
+        return _codes(self.table["pair_id"])[0]
 
     def datasets(self) -> dict[str, "PairTable"]:
         """Return the data sets by name in the order of their rows, without that column; one without a name is called ""."""
@@ -190,12 +198,24 @@ def _check_schema(table: pa.Table, schema: pa.Schema, what: str) -> None:
         raise InputError(f"{what}: columns {_types(table.schema)}; expected {_types(schema)}")
 
 
-def _refuse_duplicates(table: pa.Table, keys: list[str], what: str) -> None:
-    counts = table.group_by(keys).aggregate([([], "count_all")])
-    repeated = counts.filter(pc.greater(counts["count_all"], 1))
-    if repeated.num_rows:
-        row = repeated.slice(0, 1).to_pylist()[0]
-        raise InputError(f"{what}: {row['count_all']} rows for {', '.join(f'{k}={row[k]!r}' for k in keys)}; one is allowed")
+def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], int]:
+    """Number the values of a column in order of first appearance; return the numbers, shape (rows,), and how many there are."""
+    values = column.dictionary_encode(null_encoding="encode").unify_dictionaries().combine_chunks()
+    return values.indices.to_numpy(), len(values.dictionary)
+
+
+def _refuse_duplicates(table: pa.Table, keys: list[str], what: str, first: npt.NDArray[np.int32] | None = None) -> None:
+    """Refuse two rows of equal keys; `first` are the codes of the first key, where they are known."""
+    code = (_codes(table[keys[0]])[0] if first is None else first).astype(np.int64)  # of the keys together
+    for key in keys[1:]:
+        codes, count = _codes(table[key])
+        code = code * count + codes
+    again = pd.Series(code).duplicated().to_numpy()
+    if again.any():
+        place = int(again.argmax())
+        row = table.slice(place, 1).to_pylist()[0]
+        count = int((code == code[place]).sum())
+        raise InputError(f"{what}: {count} rows for {', '.join(f'{k}={row[k]!r}' for k in keys)}; one is allowed")
 
 
 def _refuse_nulls(table: pa.Table, columns: list[str], what: str) -> None:
@@ -206,17 +226,21 @@ def _refuse_nulls(table: pa.Table, columns: list[str], what: str) -> None:
 
 
 def _refuse_empty(table: pa.Table, column: str, key: str, what: str) -> None:
-    for block in table.select([column, key]).to_batches(max_chunksize=1 << 16):  # trimming copies the texts
-        empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(block[column])), 0)
-        if pc.any(empty).as_py():
-            bad = block.filter(empty)[key][0].as_py()
-            raise InputError(f"{what}: empty {column} for {key} {bad!r}; drop it or give a text")
+    empty = _is_empty(table[column])
+    if pc.any(empty).as_py():
+        bad = table.filter(empty)[key][0].as_py()
+        raise InputError(f"{what}: empty {column} for {key} {bad!r}; drop it or give a text")
+
+
+def _is_empty(texts: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Say which texts hold nothing but white space; null for a null."""
+    return pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
 
 
 def _refuse_bad_negatives(table: pa.Table) -> None:
     for block in table.select(["pair_id", "lang", "passage", NEGATIVES.name]).to_batches(max_chunksize=1 << 16):
         row_of, texts = pc.list_parent_indices(block[NEGATIVES.name]), pc.list_flatten(block[NEGATIVES.name])
-        empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
+        empty = pc.fill_null(_is_empty(texts), True)
         own = pc.fill_null(pc.equal(texts, block["passage"].take(row_of)), False)
         for bad, what in ((empty, "an empty negative"), (own, "its own passage among its negatives")):
             if pc.any(bad).as_py():
