@@ -205,6 +205,18 @@ def test_compare_adds_the_interval_over_paragraphs(
         capsys.readouterr()
         assert xir(monkeypatch, "compare", out / "round-robin", out, "--json", "--resamples", 200) == 0
         tables[name] = {(row["setting"], row["measure"]): row for row in json.loads(capsys.readouterr().out)}
+    one, other = tmp_path / "finer-out" / "round-robin", tmp_path / "finer-out"
+    seeds = ["--also-a", one, "--also-b", other, "--also-a", other, "--also-b", one]  # three seeds: d, d and -d
+    assert xir(monkeypatch, "compare", one, other, *seeds, "--json", "--resamples", 200) == 0
+    crossed = {(row["setting"], row["measure"]): row for row in json.loads(capsys.readouterr().out)}
+    for key, row in tables["finer"].items():
+        assert crossed[key]["seeds"] == 3
+        assert crossed[key]["difference"] == pytest.approx(row["difference"] / 3)
+        assert crossed[key]["design_effect"] == pytest.approx(row["design_effect"], rel=0.1)  # seeds as they are
+    wide, narrow = (rows["multilingual", "mAP"] for rows in (crossed, tables["finer"]))
+    assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
+    assert xir(monkeypatch, "compare", one, other, "--also-a", one) == 2
+    assert capsys.readouterr().err == "xir: 1 --also-a and 0 --also-b; give as many of both\n"
     for key, row in tables["finer"].items():
         assert (row["paragraph_low"], row["paragraph_high"]) == (tables["flat"][key]["low"], tables["flat"][key]["high"])
     row = tables["finer"]["multilingual", "mAP"]

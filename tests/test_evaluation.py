@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import ir_measures
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -445,6 +446,12 @@ def test_run_and_qrels_are_all_that_trec_s_tools_need(encoder: Encoder, tmp_path
     assert len(oracle) == 60
     for measure, name in (("map", "mAP"), ("ndcg_cut_10", "nDCG@10")):
         assert result["settings"]["multilingual"][name] == pytest.approx(oracle[measure].mean(), abs=1e-9)
+    names = {"AP": "mAP", "nDCG@10": "nDCG@10", "R@10": "R@10", "RR@10": "MRR@10"}
+    read = ir_measures.read_trec_qrels(str(tmp_path / "qrels.trec")), ir_measures.read_trec_run(str(tmp_path / "run.trec"))
+    measured = ir_measures.calc_aggregate([ir_measures.parse_measure(name) for name in names], *map(list, read))
+    assert {names[str(measure)]: value for measure, value in measured.items()} == pytest.approx(
+        {name: result["settings"]["multilingual"][name] for name in names.values()}, abs=1e-9
+    )
     evaluate(encoder, toy_task(), tmp_path)
     assert not (tmp_path / "run.trec").exists() and not (tmp_path / "qrels.trec").exists()  # of another call
     task = toy_task()

@@ -89,6 +89,9 @@ def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
     assert re.search(rf"{ours} times as many pairs per second .* bfloat16, and {other} times as many in float32", text)
     ours, other = (found[f"evaluation_speed{name}"]["encoding"]["speed_over_defaults"]["median"] for name in ("", "_float32"))
     assert f"Texts are encoded {ours:.1f} times (float32: {other:.1f} times) as fast" in text
+    evaluation = found["evaluation_speed"]["evaluation"]
+    product, other = evaluation["evaluation_over_product"]["median"], evaluation["pytrec_eval"]["over_evaluation"]
+    assert f"take {product:.1f} times the bare matrix product; pytrec_eval takes {other:.0f} times as long" in text
     plain, hashed = (
         found["sampler_speed"]["targets"][f"times NO_DUPLICATES{name}"] for name in (", at least 20", "_HASHED, at least 4")
     )

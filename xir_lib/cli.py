@@ -352,17 +352,27 @@ def bias(
 def compare(
     dir_a: Annotated[Path, typer.Argument(help="An output folder of xir evaluate.")],
     dir_b: Annotated[Path, typer.Argument(help="Another, of the same task.")],
+    also_a: Annotated[
+        list[Path] | None, typer.Option(help="A's output for a training with another seed; repeat. Intervals then cover seeds.")
+    ] = None,
+    also_b: Annotated[
+        list[Path] | None,
+        typer.Option(help="B's, as many and in the same order of seeds; the same one again if B has no seeds."),
+    ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Fixes the resamples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two evaluations: differences A - B, 95 % intervals over groups, Holm-adjusted p, verdict (margin .01 mAP)."""
+    """Compare two systems: differences A - B, 95 % intervals over groups, Holm-adjusted p, verdict (margin .01 mAP)."""
     from xir_lib.tables import compare_evaluations, save_table
 
     if out and out.suffix != ".csv":
         raise InputError(f"--out {out} is no .csv; name a CSV file")
-    table = compare_evaluations(dir_a, dir_b, n_resamples=resamples, seed=seed)
+    more_a, more_b = also_a or [], also_b or []
+    if len(more_a) != len(more_b):
+        raise InputError(f"{len(more_a)} --also-a and {len(more_b)} --also-b; give as many of both")
+    table = compare_evaluations([(dir_a, dir_b), *zip(more_a, more_b, strict=True)], n_resamples=resamples, seed=seed)
     if out:
         save_table(table, out.parent, out.stem)
     _show(json.loads(table.to_json(orient="records")), as_json, title=f"{dir_a} minus {dir_b}")

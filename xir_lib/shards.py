@@ -161,7 +161,10 @@ def search_shards(shards: Shards, query_emb: FloatArray, k: int, ties: ArrayLike
     the corpus gives all of it, (n_queries, n_docs): no row number stands for nothing. Raises `InputError` for bad query
     vectors, another dimension, a tie order of another length and a k below 1.
     """
-    import faiss
+    try:
+        import faiss
+    except ImportError as error:
+        raise InputError("search in shards needs the package faiss-cpu; pip install 'xir-lib[search]'") from error
 
     queries, position, error = _prepared(shards, query_emb, ties)
     if k < 1:
@@ -278,10 +281,12 @@ def _write(path: Path, vectors: FloatArray) -> tuple[int, int]:
     off = ~(np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < 1e-2)  # true for NaN as well; no temporary matrix
     if off.any():
         raise InputError(f"vector {int(np.argmax(off))} of {len(off)} in a shard is not of length 1; normalise the embeddings")
-    rounded = vectors.astype(np.float16)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, rounded, allow_pickle=False)
-    return rounded.shape
+    with atomic_path(path) as temporary:
+        file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=vectors.shape)
+        file[:] = vectors  # rounded on the way: no second matrix
+        file.flush()
+        del file
+    return vectors.shape
 
 
 def _shape(path: Path) -> tuple[int, int] | None:

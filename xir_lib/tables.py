@@ -298,9 +298,10 @@ def language_cells(results: Results, task: str, setting: str, measure: str) -> p
 
 
 def bias_bounds(results: Results, task: str) -> dict[str, float]:
-    """Return the rank distance of an ideal and of a random ranking."""
+    """Return the rank distance of an ideal and of a random ranking, and of one with the query's language before all others."""
     distance = next(e for e in results.evaluations if e["task"] == task)["bias"]["rank_distance"]
-    return {"ideal": distance["ideal"], "random": distance["random"]}
+    names = {"ideal": "ideal", "same language\nfirst": "same_language_first", "random": "random"}
+    return {label: distance[name] for label, name in names.items()}
 
 
 def bias_table(results: Results) -> pd.DataFrame:
@@ -414,8 +415,11 @@ def _check(task: str, check: str, value: float, bound: float, passed: bool) -> d
     return {"task": task, "check": check, "value": value, "bound": bound, "passed": passed}
 
 
-def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Compare two output folders of `xir evaluate` in every setting; the rows are one family (Holm).
+def compare_evaluations(folders: Sequence[tuple[Path, Path]], *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """Compare output folders of `xir evaluate` in every setting, a minus b; the rows are one family (Holm).
+
+    Several (a, b) are as many trainings of both systems, each with a seed of its own; an encoder that is not trained stands in
+    each of them. Intervals and p-values then cover seeds as well.
 
     Besides `comparison_table`: `design_effect`, by how much the variance grows because the questions of a group are not
     independent (a question with all its translations counts as one), and for a task that names paragraphs the interval over
@@ -423,13 +427,13 @@ def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int
     `p_equivalent` is that of two one-sided tests at `margin` (mAP only). A setting that either task lacks is left out: one
     language has the monolingual one alone.
     """
-    folders = [Path(dir_a), Path(dir_b)]
-    sums = [_read_values(d / "group_sums.parquet", "name a folder that xir evaluate wrote") for d in folders]
-    per_query = [_read_values(d / "per_query.parquet", "evaluate again") for d in folders]
+    sides = [*zip(*folders, strict=True)]  # all a, all b
+    sums = [_over_seeds(side, "group_sums.parquet", "name a folder that xir evaluate wrote") for side in sides]
+    per_query = [_over_seeds(side, "per_query.parquet", "evaluate again") for side in sides]
     there = [set(table[["setting", "measure"]].itertuples(index=False, name=None)) for table in sums]
     compared = [cell for cell in COMPARED if all(cell in cells for cells in there)]
     if not compared:
-        raise InputError(f"{folders[0]} and {folders[1]} have no setting in common; evaluate both on one task")
+        raise InputError(f"{sides[0][0]} and {sides[1][0]} have no setting in common; evaluate both on one task")
     single = [_sums_by(table, "pair_id") for table in per_query]
     finer = [_sums_by(table, "paragraph") for table in per_query if "paragraph" in table]
     keys, found, effects, intervals = [], [], [], []
@@ -441,11 +445,18 @@ def compare_evaluations(dir_a: Path, dir_b: Path, *, n_resamples: int, seed: int
         if len(finer) == 2:
             check = compare(*finer, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
             intervals.append({"paragraph_low": check.low, "paragraph_high": check.high})
-    table = comparison_table(keys, found, family=True).drop(columns="seeds")
+    table = comparison_table(keys, found, family=True)
+    table = table.drop(columns="seeds") if len(folders) == 1 else table
     bounded = [measure != RANK_DISTANCE for _, measure in compared]
     equivalent = [result.p_equivalent(MARGIN) if yes else float("nan") for result, yes in zip(found, bounded, strict=True)]
     table = table.assign(margin=[MARGIN if yes else float("nan") for yes in bounded], p_equivalent=equivalent)
     return table.assign(design_effect=effects).join(pd.DataFrame(intervals))
+
+
+def _over_seeds(side: Sequence[Path], name: str, what_to_do: str) -> pd.DataFrame:
+    """Return a table of every folder of one system below each other; of several with a column seed."""
+    tables = [_read_values(Path(folder) / name, what_to_do) for folder in side]
+    return tables[0] if len(tables) == 1 else pd.concat([table.assign(seed=k) for k, table in enumerate(tables)])
 
 
 def _read_values(path: Path, what_to_do: str) -> pd.DataFrame:
@@ -456,6 +467,9 @@ def _read_values(path: Path, what_to_do: str) -> pd.DataFrame:
 
 
 def _sums_by(per_query: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """Return the sums with another column, question or paragraph, in the place of the group."""
+    """Return the sums, of every seed, with another column, question or paragraph, in the place of the group."""
     wanted = per_query[per_query["measure"].isin({measure for _, measure in COMPARED})]
-    return metrics.group_sums(wanted.assign(group=wanted[unit]))
+    wanted = wanted.assign(group=wanted[unit])
+    if "seed" not in wanted:
+        return metrics.group_sums(wanted)
+    return pd.concat([metrics.group_sums(part).assign(seed=seed) for seed, part in wanted.groupby("seed")])

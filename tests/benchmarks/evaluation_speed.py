@@ -3,8 +3,8 @@
     XIR_DATA=... python tests/benchmarks/evaluation_speed.py [--threads 2] [--texts 600] [--sample 200]
 
 The task is XQuAD-R: 13,090 queries, 13,014 sentences, 11 languages, 384 dimensions. The vectors are drawn (seed 0): a query
-is one of its answers plus noise, so ranks of every size occur. *Evaluation* is all that `xir evaluate` computes from
-vectors: ranks in every pool, every measure per query, the 132 rows, the language bias and the sums per group.
+is one of its answers plus noise, so ranks of every size occur. *Evaluation* is ranks in every pool, every measure per query,
+the 132 rows, the language bias and the sums per group; `xir evaluate` also resamples the robustness of pairs and writes files.
 pytrec_eval gets the full ranking of a sample of queries over the pool of all languages as it wants it, a dictionary of scores;
 its time for all queries is the sample's times queries / sample, and covers one of twelve pools and no bias measure.
 *Encoding* compares `xir_lib.encoders.encode` with `SentenceTransformer.encode` and its defaults on passages of the task, in

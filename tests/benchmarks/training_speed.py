@@ -9,7 +9,8 @@ one run only). The plain run is what a user writes without this package: the com
 of similar length: what that saves depends on the texts. `atlas-qa`, 8 languages, needs no download; `xquad-r`, questions and
 sentences in 11 languages (nine tenths of the articles), needs XIR_DATA and has no result in `results/` yet.
 Quality is judged on other articles, or other countries.
-Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than the bounds.
+Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than the bounds or the speed is
+below the target (as it is on a processor without instructions for bfloat16).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 ENCODER = "bundled:multilingual-e5-small"
 ATLAS_LANGUAGES = ["en", "ar", "hi", "bn", "te", "sw", "yo", "zh"]
 LOSS_BOUND, MAP_BOUND = 0.02, 0.005  # relative; absolute
+TARGET = 2.5  # times the plain run's pairs per second
 
 
 def load(name: str) -> tuple[Any, Any, Any]:
@@ -158,8 +160,10 @@ def main() -> int:
     }
     gap = runs["ours"]["multilingual_mAP"] - runs["plain"]["multilingual_mAP"]
     same = all(abs(value) <= LOSS_BOUND for value in loss.values()) and abs(gap) <= MAP_BOUND
+    ratio = runs["ours"]["pairs_per_second"] / runs["plain"]["pairs_per_second"]
     result = {
-        "speed_ratio_of_the_steps": round(runs["ours"]["pairs_per_second"] / runs["plain"]["pairs_per_second"], 2),
+        "speed_ratio_of_the_steps": round(ratio, 2),
+        "speed_target_reached": ratio >= TARGET,
         "speed_ratio_from_open_to_saved": round(
             runs["plain"]["seconds_from_open_to_saved"] / runs["ours"]["seconds_from_open_to_saved"], 2
         ),
@@ -173,7 +177,7 @@ def main() -> int:
         "environment": environment(),
     }
     print(json.dumps(result, indent=1))
-    return 0 if same else 1
+    return 0 if same and ratio >= TARGET else 1
 
 
 if __name__ == "__main__":
