@@ -163,8 +163,8 @@ def search_shards(shards: Shards, query_emb: FloatArray, k: int, ties: ArrayLike
     """
     try:
         import faiss
-    except ImportError as error:
-        raise InputError("search in shards needs the package faiss-cpu; pip install 'xir-lib[search]'") from error
+    except ImportError as missing:
+        raise InputError("search in shards needs the package faiss-cpu; pip install 'xir-lib[search]'") from missing
 
     queries, position, error = _prepared(shards, query_emb, ties)
     if k < 1:
