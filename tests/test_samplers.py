@@ -443,6 +443,26 @@ def test_the_language_or_pair_of_a_batch_is_drawn_as_asked(strategy: str, draw: 
         assert low <= counts[cell] <= high, (cell, low, counts[cell], high)
 
 
+@pytest.mark.parametrize("draw", list(LanguageDraw))
+@pytest.mark.parametrize("strategy", ["x-x-mono", "hybrid"])
+def test_the_draw_holds_where_a_language_has_few_ids(strategy: str, draw: LanguageDraw) -> None:
+    # zh has 20 of 200 ids: a pass holds four batches of it, however often it is drawn
+    sizes = {"de": 200, "en": 200, "zh": 20}
+    pairs = make_pairs([(f"i{i}", lang, f"q{i}", f"p{i}", f"{lang} {i}") for lang, n in sizes.items() for i in range(n)])
+    mine = sampler(pairs, strategy, batch_size=5, num_batches=4000, language_draw=draw, alpha=0.5)
+    frame = mine.describe()
+    mono = frame[frame["kind"] == "x-x-mono"]
+    batches = mono.groupby("query_lang")["batch"].nunique()
+    total = int(batches.sum())
+    assert within(total, 4000, 1 if strategy == "x-x-mono" else 0.5)
+    for lang, size in sizes.items():
+        low, high = expected_range(total, 1 / 3 if draw == "uniform" else size / 420)
+        assert low <= batches[lang] <= high, (lang, low, batches[lang], high)
+    ids = Counter(i for batch in ids_of(pairs, list(mine)) for i in batch)
+    common = [ids[f"i{i}"] for i in range(20, 200)]  # all alike: the small language takes none of them
+    assert len(ids) == 200 and max(common) - min(common) <= 60 * sqrt(np.mean(common)) / 5
+
+
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 0.8])
 def test_hybrid_row_draws_the_kind_of_each_pair_and_then_its_languages(alpha: float) -> None:
     frame = sampler(parallel(80), "hybrid-row", alpha=alpha, num_batches=1000).describe()

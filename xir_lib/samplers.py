@@ -172,14 +172,15 @@ class StrategyBatchSampler(ResumableSampler):
     """Yield batches of (query_row, passage_row), row numbers of the `PairTable`, by one strategy.
 
     With `num_batches` an epoch has exactly that many batches and passes over the ids as often as that takes; a pass
-    ends when the drawn kind of batch cannot be filled any more, so that alpha holds. Train with one such epoch:
-    resuming is then a pure skip. Without it an epoch is one pass and ends when no kind can be filled; `hybrid` then
+    ends when the drawn kind of batch, or the drawn language (pair), cannot be filled any more, and what was drawn opens the next
+    one: so alpha and `language_draw` hold on ragged data too, where the ids of a small language come round more often. Train
+    with one such epoch: resuming is then a pure skip. Without it an epoch is one pass and ends when no kind can be filled; `hybrid` then
     goes on with the kind that is left. Either way an id appears at most once per pass.
 
-    `x-x-mono` draws, by `language_draw`, among the languages that can still fill a batch from the ids left in the pass;
-    a language that could not is out until the next pass. So does `x-y-pair` among the ordered pairs of languages, of
-    which those with fewer ids than a batch are left out from the start. A pass uses up what it can: the draw rules
-    the order and where ids have several languages their shares, but languages without common ids come out by size.
+    `x-x-mono` draws, by `language_draw`, among the languages. So does `x-y-pair` among the ordered pairs of languages, of
+    which those with fewer ids than a batch are left out from the start. Without `num_batches` a language that could not
+    fill a batch is out and the others go on: such an epoch uses up what it can, the draw rules the order and, where ids have
+    several languages, their shares, but languages without common ids come out by size.
     `x-y` draws uniformly among the id's ordered language pairs, `x-x` among its languages; this draw belongs to
     (pass, id) and is the same at every alpha. `hybrid-row` draws the kind by (pass, id) too; an id that offers only
     same-language or only cross-language pairs takes that kind, unless alpha is 0 or 1 and excludes it.
@@ -205,8 +206,8 @@ class StrategyBatchSampler(ResumableSampler):
         self.index, self.strategy, self.batch_size, self.seed = index, Strategy(strategy), batch_size, seed
         self.alpha, self.num_batches = alpha, num_batches
         self.language_draw, self.pivot = LanguageDraw(language_draw), pivot
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha must be in [0, 1], got {alpha}")
+        if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
+            raise InputError(f"alpha must be in [0, 1], got {alpha!r}")
         if batch_size < 2:
             raise InputError(f"batch_size must be at least 2, got {batch_size}; a batch of one has no negatives")
         if num_batches is not None and num_batches < 1:
@@ -368,10 +369,14 @@ class StrategyBatchSampler(ResumableSampler):
         first, last = next(iter(self._pools)), next(reversed(self._pools))
         # drawn by batch, not by pass: a kind that ends a pass opens the next
         wanted = [first if u < self.alpha else last for u in self._uniform(0, "kinds", most)]
+        drawn: _Pool | None = None  # ended the pass before, and opens the next
         for number in count():
             start = len(ids)
             pools: list[_Pool] = []
-            for kind, pool, batch in self._pass(number, wanted[start:]):
+            for kind, pool, batch in self._pass(number, wanted[start:], drawn):
+                drawn = pool if batch is None else None
+                if batch is None:
+                    break
                 ids.append(batch)
                 kinds.append(kind)
                 pools.append(pool)
@@ -386,40 +391,62 @@ class StrategyBatchSampler(ResumableSampler):
         query_lang, doc_lang = (np.concatenate(part) for part in zip(*languages, strict=True))
         return BatchPlan(np.stack(ids), query_lang, doc_lang, tuple(kinds), number + 1)
 
-    def _pass(self, number: int, wanted: list[Strategy]) -> Iterator[tuple[Strategy, _Pool, Ints]]:
-        """Yield (kind, pool, ids), a batch per entry of `wanted`, until one cannot be filled."""
+    def _pass(self, number: int, wanted: list[Strategy], drawn: _Pool | None) -> Iterator[tuple[Strategy, _Pool, Ints | None]]:
+        """Yield (kind, pool, ids), a batch per entry of `wanted`, until one cannot be filled.
+
+        `drawn` is the pool of the first, where it is known. The last ids may be None: their pool is to open the next pass.
+        """
         size = len(self.usable)
         order = _argsort(self._bits(number, "ids", size))
         most = size // self.batch_size + sum(map(len, self._pools.values()))  # each draw fills a batch or ends a pool
         draws = iter(self._uniform(number, "languages", most))
         free = np.ones(size, bool)
         queues = {kind: [_Queue(pool, order, free) for pool in pools] for kind, pools in self._pools.items()}
-        for kind in wanted:
-            filled = self._fill(queues[kind], draws)
+        for place, kind in enumerate(wanted):
+            filled = self._fill(queues[kind], draws, drawn, opening=not place)
+            drawn = None
             if filled is None and self.num_batches is None and len(queues) > 1:
                 kind = next(k for k in queues if k != kind)
-                filled = self._fill(queues[kind], draws)
+                filled = self._fill(queues[kind], draws, None, opening=not place)
             if filled is None:
                 return
-            free[filled[1]] = False
             yield kind, *filled
+            if filled[1] is not None:
+                free[filled[1]] = False
 
-    def _fill(self, queues: list["_Queue"], draws: Iterator[float]) -> tuple[_Pool, Ints] | None:
-        """Fill a batch from a pool drawn by `language_draw`, and remove the pools that cannot."""
+    def _fill(
+        self, queues: list["_Queue"], draws: Iterator[float], drawn: _Pool | None, *, opening: bool
+    ) -> tuple[_Pool, Ints | None] | None:
+        """Fill a batch from the pool `drawn`, or from one drawn by `language_draw`, and remove the pools that cannot.
+
+        Among unlimited passes the first that cannot, while another could, is returned without ids; not at the opening of a
+        pass, since the next one would fare no better.
+        """
         while queues:
-            chosen = self._choose(queues, next(draws)) if len(queues) > 1 else 0
+            if drawn is not None:
+                chosen = next(at for at, queue in enumerate(queues) if queue.pool is drawn)
+            else:
+                chosen = self._choose(queues, next(draws)) if len(queues) > 1 else 0
+            drawn = None
             queue = queues[chosen]
-            want, ids = self.batch_size, np.empty(0, np.int32)
-            while len(ids) < self.batch_size:
-                candidates = queue.peek(want)
-                ids = self.index.without_clashes(candidates[:want])  # more wait than are needed
-                if len(candidates) < want:
-                    break
-                want *= 2
-            if len(ids) >= self.batch_size:
-                return queue.pool, ids[: self.batch_size].copy()  # a view would keep all that waits in memory
+            if (ids := self._take(queue)) is not None:
+                return queue.pool, ids
             del queues[chosen]
+            if self.num_batches is not None and not opening and any(self._take(other) is not None for other in queues):
+                return queue.pool, None
         return None
+
+    def _take(self, queue: "_Queue") -> Ints | None:
+        """Return the ids of a batch from one pool, None where they are too few."""
+        want, ids = self.batch_size, np.empty(0, np.int32)
+        while len(ids) < self.batch_size:
+            candidates = queue.peek(want)
+            ids = self.index.without_clashes(candidates[:want])  # more wait than are needed
+            if len(candidates) < want:
+                break
+            want *= 2
+        # a view would keep all that waits in memory
+        return ids[: self.batch_size].copy() if len(ids) >= self.batch_size else None
 
     def _choose(self, queues: list["_Queue"], draw: float) -> int:
         """Return the position of the queue that a number in [0, 1) stands for."""
