@@ -212,7 +212,8 @@ def test_compare_adds_the_interval_over_paragraphs(
     for key, row in tables["finer"].items():
         assert crossed[key]["seeds"] == 3
         assert crossed[key]["difference"] == pytest.approx(row["difference"] / 3)
-        assert crossed[key]["design_effect"] == pytest.approx(row["design_effect"], rel=0.1)  # seeds as they are
+        if row["design_effect"] is not None:  # a merge changes the multilingual setting alone
+            assert crossed[key]["design_effect"] == pytest.approx(row["design_effect"], rel=0.1)  # seeds as they are
     wide, narrow = (rows["multilingual", "mAP"] for rows in (crossed, tables["finer"]))
     assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
     assert xir(monkeypatch, "compare", one, other, "--also-a", one) == 2

@@ -85,6 +85,7 @@ def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
     training, full = found["training_speed"], found["training_speed_float32"]
     assert training["same_quality"]
     assert full["same_quality"]
+    assert training["speed_ratio_of_the_steps"] >= 2.5 and training["environment"]["precision"] == "bfloat16"
     ours, other = training["speed_ratio_of_the_steps"], full["speed_ratio_of_the_steps"]
     assert re.search(rf"{ours} times as many pairs per second .* bfloat16, and {other} times as many in float32", text)
     ours, other = (found[f"evaluation_speed{name}"]["encoding"]["speed_over_defaults"]["median"] for name in ("", "_float32"))
@@ -98,5 +99,9 @@ def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
     assert f"{plain:.0f} times the batches per second of sentence-transformers' `NO_DUPLICATES` and {hashed} times" in text
     lines = {line["sampler"]: line for line in found["sampler_speed"]["lines"] if line["rows"] == 999_999}
     seconds = lines["ours"]["epoch_seconds"] + lines["ours"]["table_checks_seconds"]
+    large = found["sampler_speed"]["lines"][-1]
+    assert f"has {large['bytes_per_row']} bytes per id and language" in text
+    assert f"in {large['epoch_seconds']:.0f} seconds, {large['microseconds_per_batch']:.0f} µs a batch" in text
+    assert f"a million rows take {lines['ours']['microseconds_per_batch']:.0f} " in text
     opened = lines["NO_DUPLICATES_HASHED"]["epoch_seconds"] / seconds
     assert f"{opened:.1f} times the latter's if the checks" in text

@@ -28,8 +28,19 @@ from transformers import (
 from xir_lib import claims, report, tables, training
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.study import Mixture, Results, Study, load_own, load_results, load_study, load_training, own_settings, preview
-from xir_lib.train_settings import TrainSettings
+from xir_lib.study import (
+    Mixture,
+    Results,
+    Study,
+    load_own,
+    load_results,
+    load_study,
+    load_training,
+    own_settings,
+    preview,
+    with_early_stopping,
+)
+from xir_lib.train_settings import EarlyStopping, TrainSettings
 
 LANGS = ("en", "sw", "yo")
 POOLS = {"monolingual": [(lang, lang) for lang in LANGS], "multilingual": [(lang, "all") for lang in LANGS]}
@@ -284,6 +295,17 @@ def test_own_pairs_hold_out_a_tenth_or_say_that_they_cannot(tmp_path: Path, capl
     assert "few.arrow: all pairs are trained on and none held out" in caplog.text
 
 
+def test_a_language_with_few_pairs_is_not_judged_and_the_others_are(tmp_path: Path) -> None:
+    ids = [f"{a} {b} {c}" for a in LETTERS for b in LETTERS for c in "abc"]
+    rows = [{**row, "group": row["pair_id"]} for row in toy_pairs(ids).table.to_pylist()]
+    rows = [row for row in rows if row["lang"] != "zz" or row["pair_id"].startswith("a")]  # 48 ids, five of them held out
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, held_out = load_own([path])
+    assert held_out is not None
+    assert (train.languages, held_out.languages) == (["xx", "yy", "zz"], ["xx", "yy"])
+
+
 def test_a_passage_of_own_pairs_stands_on_one_side_only(tmp_path: Path) -> None:
     ids = [f"{a} {b} {c}" for a in LETTERS for b in LETTERS for c in "abc"]
     rows = [{**row, "group": row["pair_id"]} for row in toy_pairs(ids).table.to_pylist()]
@@ -296,6 +318,13 @@ def test_a_passage_of_own_pairs_stands_on_one_side_only(tmp_path: Path) -> None:
     assert held_out is not None
     texts = [{*part.table["passage"].to_pylist()} for part in (train, held_out)]
     assert texts[0].isdisjoint(texts[1])
+
+
+def test_early_stopping_by_its_measure() -> None:
+    settings = own_settings(toy_pairs(), steps=50)
+    assert with_early_stopping(settings, "loss").early_stopping == EarlyStopping(measure="loss", every=2, patience=3)
+    with pytest.raises(InputError, match=r"^training: early_stopping.measure: [^\n]+'mAP'$"):
+        with_early_stopping(settings, "mAP")
 
 
 @pytest.mark.parametrize("given", [{"batch_size": 0}, {"batch_size": "many"}, {"steps": 0}, {"learning_rate": -1.0}])

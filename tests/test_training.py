@@ -376,6 +376,22 @@ def test_hard_negatives_are_read_as_passages_of_the_batch(
         train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"negatives": 1}), tmp_path / "o")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 64}, "batch_size 64 exceeds the 40 ids"),
+        ({"strategy": "qq-qq"}, "unknown pivot 'qq'"),
+        ({"negatives": 1}, "negatives is 1, but the pair table has no column negatives"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
+    encoder: str, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(encoder, toy_pairs(), TrainSettings(**SETTINGS | change), tmp_path / "new" / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_language_per_id_trains_on_nothing_parallel(encoder: str, tmp_path: Path) -> None:
     settings = TrainSettings(**SETTINGS | {"strategy": "x-x-mono", "steps": 6, "one_language_per_id": True})
     run = train(encoder, toy_pairs(), settings, tmp_path / "m")

@@ -54,9 +54,7 @@ def open_checkpoints(folder: Path, identity: dict[str, Any], *, every: Every, ov
         elif overwrite:
             remove_checkpoints(folder)
         else:
-            raise InputError(
-                f"{folder} holds a checkpoint of another run ({differs}); finish that run, remove the folder, or overwrite it"
-            )
+            raise InputError(f"{folder} holds a checkpoint of another run ({differs}); finish that run or remove the folder")
     if not folder.exists():
         with atomic_path(folder) as temporary:
             temporary.mkdir()

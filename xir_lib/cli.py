@@ -134,12 +134,19 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Default the profile's, or one pass over the pairs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default the profile's, or 32.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default the profile's, or 2e-5.")] = None,
+    max_seq_length: Annotated[int | None, typer.Option(help="Tokens kept of a text; default the profile's, or 128.")] = None,
+    early_stopping: Annotated[
+        str | None,
+        typer.Option(
+            help="loss or 'multilingual mAP' of the held-out pairs, measured 20 times; stops after 3 without a best, keeps it."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print settings, data, batches and cost.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one model on a profile's data or on --pairs; the folder is an ordinary SentenceTransformer with a run.json."""
     from xir_lib import training
-    from xir_lib.study import Mixture, load_own, load_study, load_training, own_settings, preview
+    from xir_lib.study import Mixture, load_own, load_study, load_training, own_settings, preview, with_early_stopping
 
     if out is None and not dry_run:
         raise InputError("--out is missing; name the model's folder, only --dry-run does without")
@@ -147,7 +154,11 @@ def train(
         raise InputError(f"--lang {lang} belongs to --pairs; give a file of pairs")
     options = {"strategy": strategy, "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     number = dataset_draw and re.fullmatch(r"\d*\.?\d+", dataset_draw)
-    options |= {"negatives": negatives, "dataset_draw": float(dataset_draw) if dataset_draw and number else dataset_draw}
+    options |= {
+        "max_seq_length": max_seq_length,
+        "negatives": negatives,
+        "dataset_draw": float(dataset_draw) if dataset_draw and number else dataset_draw,
+    }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     study = load_study(params) if params else None
     name = encoder or (study.encoder if study else "bundled:multilingual-e5-small")
@@ -162,6 +173,8 @@ def train(
     else:
         pairs, held_out = load_training(study.data)
     settings = settings or own_settings(pairs, **given)
+    if early_stopping:
+        settings = with_early_stopping(settings, early_stopping)
     data_name = study.data.source if study and not pairs_files else ", ".join(path.name for path in pairs_files or [])
     if dry_run or out is None:
         _show_preview(preview(name, settings, pairs, held_out), as_json)

@@ -65,7 +65,7 @@ def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
     labels = ["no free fix" if rival == "none" else rival for rival in rivals]
     pairs, others = axes[0, 3].get_legend_handles_labels()
     legend = {"frameon": False, "handletextpad": 0.3, "columnspacing": 1.4}
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), **legend)
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(6, len(labels)), **legend)
     figure.legend(pairs, others, loc="outside upper right", ncols=len(others), **legend)
     return figure
 
@@ -153,12 +153,13 @@ def _strategy_lines(axis: "Axes", values: pd.Series, names: Sequence[str], rival
 
 
 def _rival_style(rival: str, colour: str) -> dict[str, Any]:
-    """Return the symbol of a free fix: the form says the merge, hollow is centring, half filled LIR, a cross BM25."""
+    """Return the symbol of a free fix: the form says the merge, hollow is centring, half filled LIR by rank, a cross BM25."""
     parts = parse_rival(rival)
     marker = {None: "o", "round-robin": "D", "z-score": "s", "minus-top10": "^"}[parts.merge]
     if parts.lexical:
         marker = "X" if parts.lexical == "bm25" else "P"
-    fill = {"fillstyle": "left", "mfcalt": "white"} if parts.rank else {"mfc": "white"} if parts.rank == 0 else {"mfc": colour}
+    half = {1: "left", 2: "bottom", 3: "top"}.get(parts.rank or 0, "right")
+    fill = {"fillstyle": half, "mfcalt": "white"} if parts.rank else {"mfc": "white"} if parts.rank == 0 else {"mfc": colour}
     return {"marker": marker, "ms": 6 if marker == "D" else 7, "mew": 1.6, **fill}
 
 

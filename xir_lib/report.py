@@ -16,7 +16,7 @@ from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
 from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR
 from xir_lib.study import Results, Study, load_results
-from xir_lib.tables import MARGIN, advantage, decision_table, interval_scope, main_table, primary_family, tasks_of
+from xir_lib.tables import MARGIN, advantage, decision_table, interval_scope, main_table, primary_family, repairs, tasks_of
 
 FAMILY = ["task", "a", "b", "setting", "measure", "difference", "low", "high", "p_holm", "verdict"]  # shown of the family
 ADVANTAGE = (
@@ -217,6 +217,10 @@ def profile_page(results: Results) -> str:
     ]
     lines += [*_markdown(primary_family(results)[FAMILY]), "", "## What each repair does", "", REPAIRS, ""]
     lines += [*_markdown(decision_table(results)), "", "## Pairs of languages", "", PAIRS, "", _pairs_block(results)]
+    against = repairs(results)
+    if len(against):
+        lines += ["", "## Repairs that cost no training, against each other", ""]
+        lines += ["a minus b, on the untouched encoder; mAP in the pool of all languages:", "", *_markdown(against)]
     beside = overview(results)
     if len(beside):
         lines += ["", "## Beside the paper's printed means", "", f"It has {CAVEAT}, and no row `none`.", "", *_markdown(beside)]

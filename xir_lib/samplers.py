@@ -172,10 +172,10 @@ class StrategyBatchSampler(ResumableSampler):
     """Yield batches of (query_row, passage_row), row numbers of the `PairTable`, by one strategy.
 
     With `num_batches` an epoch has exactly that many batches and passes over the ids as often as that takes; a pass
-    ends when the drawn kind of batch, or the drawn language (pair), cannot be filled any more, and what was drawn opens the next
-    one: so alpha and `language_draw` hold on ragged data too, where the ids of a small language come round more often. Train
-    with one such epoch: resuming is then a pure skip. Without it an epoch is one pass and ends when no kind can be filled; `hybrid` then
-    goes on with the kind that is left. Either way an id appears at most once per pass.
+    ends when the drawn kind of batch, or the drawn language (pair), cannot be filled any more, and what was drawn opens the
+    next one: so alpha and `language_draw` hold on ragged data too, where the ids of a small language come round more often.
+    Train with one such epoch: resuming is then a pure skip. Without it an epoch is one pass and ends when no kind can be
+    filled; `hybrid` then goes on with the kind that is left. Either way an id appears at most once per pass.
 
     `x-x-mono` draws, by `language_draw`, among the languages. So does `x-y-pair` among the ordered pairs of languages, of
     which those with fewer ids than a batch are left out from the start. Without `num_batches` a language that could not
@@ -343,7 +343,10 @@ class StrategyBatchSampler(ResumableSampler):
         offered = dict(zip(wanted, self._kinds_offered(slice(None)), strict=True))
         for where in wanted:
             if wanted[where] and not offered[where].any():
-                raise InputError(f"no usable id for {self.strategy.value}: none has a query and a passage in {where}")
+                with_negatives = f" with {self.negatives} hard negatives" if self.negatives else ""
+                raise InputError(
+                    f"no usable id for {self.strategy.value}: none has a query and a passage{with_negatives} in {where}"
+                )
         if kind in (Strategy.X_X_MONO, Strategy.EN_EN):
             same = np.asfortranarray(query & passage)  # read by column
             for lang in range(len(langs)) if kind == Strategy.X_X_MONO else [langs.index(self.pivot)]:

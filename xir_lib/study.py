@@ -243,6 +243,8 @@ def explain(error: ValidationError) -> str:
     first = error.errors()[0]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     where = ".".join(map(str, first["loc"])) or "value"
+    if first["type"] == "value_error":  # of our own checks, which say what arrived
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}{more}"
     return f"{where}: {first['msg']}, got {str(first['input'])[:60]!r}{more}"
 
 
@@ -304,8 +306,8 @@ def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
 def load_own(paths: Sequence[Path], lang: str | None = None) -> tuple[PairTable, PairTable | None]:
     """Return a user's pairs to train on, and a tenth of them held out by group; several files are a data set each.
 
-    Pairs too few to give held-out batches of every kind are all trained on, with a warning: a held-out loss is a courtesy
-    and no reason to refuse a training.
+    A language with too few held-out ids for a batch is not judged. Pairs too few to give held-out batches of every kind are
+    all trained on, with a warning: a held-out loss is a courtesy and no reason to refuse a training.
     """
     from xir_lib.corpora.pairs import join, load_pairs
 
@@ -317,7 +319,14 @@ def load_own(paths: Sequence[Path], lang: str | None = None) -> tuple[PairTable,
     grouped = _grouped_by_passage(pairs)
     try:
         train, held_out = split_by_group(grouped, 0.1, 0)
-        held_out = held_out.select(languages=[name for name in held_out.languages if name in train.languages])
+        index = PairIndex.from_table(held_out)
+        offered = (index.has_query & index.servable()).sum(axis=0)  # ids of each language
+        judged = [
+            name for name, ids in zip(index.languages, offered, strict=True) if name in train.languages and not 0 < ids < 16
+        ]
+        if not judged:
+            raise InputError(f"the tenth has {', '.join(map(str, offered))} ids in its languages, 16 are needed in one")
+        held_out = held_out.select(languages=judged)
         index = PairIndex.from_table(held_out)
         for strategy in (Strategy.X_X_MONO, Strategy.X_Y)[: len(index.languages)]:  # as in `held_out.held_out_loss`
             StrategyBatchSampler(index, strategy=strategy, batch_size=16, seed=0, num_batches=8).plan()
@@ -354,6 +363,12 @@ def own_settings(pairs: PairTable, **given: Any) -> TrainSettings:
     if "steps" in given:
         return settings
     return settings.model_copy(update={"steps": max(1, len(pairs.pair_ids) // settings.batch_size)})
+
+
+def with_early_stopping(settings: TrainSettings, measure: str) -> TrainSettings:
+    """Return the settings with early stopping by `measure`: 20 measurements, and the end after 3 without a new best."""
+    stopping = {"measure": measure, "every": max(1, settings.steps // 20), "patience": 3}
+    return _settings(**{**settings.model_dump(), "early_stopping": stopping})
 
 
 def preview(

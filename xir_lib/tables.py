@@ -164,6 +164,25 @@ def against_none(results: Results) -> pd.DataFrame:
     return comparisons(results, pairs)
 
 
+def repairs(results: Results) -> pd.DataFrame:
+    """Compare the free fixes of the encoder as it is with each other; exploratory, p unadjusted, the pool of all languages.
+
+    What takes more than the mean out of the vectors with centring, and every other merge with round robin on the same vectors.
+    """
+    found = {name: parse_rival(name) for name in results.study.rivals if name != "none"}
+    pairs = []
+    for name, rival in found.items():
+        first = name.split("+")[0]
+        plain = f"{first}+round-robin" if "+" in name else "round-robin" if rival.merge else "centring"
+        if name != plain and plain in found and not rival.lexical:
+            pairs.append(("none", name, "none", plain))
+    table = comparisons(results, pairs)
+    if table.empty:
+        return table
+    table = table[(table["setting"] == SETTINGS[-1]) & (table["measure"] == "mAP")]
+    return table[["task", "a", "b", "difference", "low", "high", "p", "verdict"]]
+
+
 def decision_table(results: Results) -> pd.DataFrame:
     """Return what a user can do about an encoder, and what it does: every free fix, every strategy, and both together.
 

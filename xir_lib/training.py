@@ -75,6 +75,8 @@ def train(
     _check_held_out(pairs, held_out, settings)
     if isinstance(checkpoint_steps, int) and checkpoint_steps < 1:
         raise InputError(f"checkpoint_steps must be at least 1, auto or none, got {checkpoint_steps}")
+    drawn_from = trained_on(pairs, settings)
+    sampler = batches_of(drawn_from, settings)  # refuses what cannot be drawn, before anything is written
     out.parent.mkdir(parents=True, exist_ok=True)
     identity = {
         "encoder": encoder,
@@ -97,7 +99,7 @@ def train(
         precision = {"precision": environment()["precision"]}  # half a run in each would be neither's
         checkpoints = open_checkpoints(folder, identity | precision, every=checkpoint_steps, overwrite=overwrite)
         try:
-            run = _train(encoder, pairs, settings, out, held_out, data_name, identity, checkpoints)
+            run = _train(encoder, drawn_from, sampler, settings, out, held_out, data_name, identity, checkpoints)
         except BaseException:
             if not any(folder.glob("checkpoint-*")):
                 checkpoints.remove()
@@ -109,6 +111,7 @@ def train(
 def _train(
     encoder: str,
     pairs: PairTable,
+    sampler: "Batches",
     settings: TrainSettings,
     out: Path,
     held_out: PairTable | None,
@@ -120,8 +123,6 @@ def _train(
     from xir_lib.model_card import hub_name, model_card
 
     started = time.monotonic()
-    pairs = trained_on(pairs, settings)
-    sampler = batches_of(pairs, settings)
     drawn = sampler.report()
     _warn_of_what_is_left_out(pairs, drawn, settings)
     model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
