@@ -150,7 +150,9 @@ def provenance(results: Results) -> str:
     """Say in one sentence what made these results: encoder, data, steps, seeds, device and versions."""
     study, run = results.study, results.runs[0]
     settings, machine = run["settings"], run["environment"]
-    half = "bfloat16 autocast, " if any(one["environment"].get("precision") == "bfloat16" for one in results.runs) else ""
+    halved = [one["settings"]["seed"] for one in results.runs if one["environment"].get("precision") == "bfloat16"]
+    some = f" for seeds {', '.join(map(str, sorted(set(halved))))}" if len(halved) < len(results.runs) else ""
+    half = f"bfloat16 autocast{some}, " if halved else ""
     return (
         f"Profile {study.profile}: {study.encoder}, {settings['steps']} steps of {settings['batch_size']} pairs from "
         f"{study.data.source} ({run['pairs']['ids']:,} ids), learning rate {settings['learning_rate']}, "
