@@ -77,6 +77,9 @@ def test_hours_and_memory_by_hand() -> None:
     again = estimate(config, **RUN, queries=2)  # 16 tokens more per pair
     assert again["tokens"] == 12_800_000
     assert again["flops"] - flops == pytest.approx(1e5 * (6 * 85_056_000 * 16 + 110_592 * 16**2))
+    more = estimate(config, **RUN, passages=3)  # two hard negatives of 96 tokens per pair
+    assert more["tokens"] == 30_400_000
+    assert more["flops"] - flops == pytest.approx(1e5 * 2 * (6 * 85_056_000 * 96 + 110_592 * 96**2))
     assert estimate(config, **RUN, utilisation=0.6)["gpu_hours"]["A100"] == pytest.approx(found["gpu_hours"]["A100"] / 2)
     small = estimate(config, **RUN, vocab=50_002)
     assert small["flops"] == found["flops"]

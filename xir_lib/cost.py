@@ -40,6 +40,7 @@ def estimate(
     query_tokens: float,
     passage_tokens: float,
     queries: int = 1,
+    passages: int = 1,
     vocab: int | None = None,
     utilisation: float = 0.3,
 ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def estimate(
         query_tokens: mean number per query, prefix and special tokens included.
         passage_tokens: the same per passage.
         queries: queries read per pair, 2 where each is read in a second language.
+        passages: passages read per pair, 1 and the hard negatives.
         vocab: rows of the embedding table that are trained; default all. Without weight in FLOPs, it rules the memory.
         utilisation: share of the device's peak that training reaches, an assumption.
 
@@ -70,11 +72,12 @@ def estimate(
     embeddings, other = parameters(config, vocab)
     pairs = batch_size * steps
     width = 12 * config.num_hidden_layers * config.hidden_size
-    flops = sum(pairs * (6 * other * length + width * length**2) for length in (*[query_tokens] * queries, passage_tokens))
+    lengths = [query_tokens] * queries + [passage_tokens] * passages
+    flops = sum(pairs * (6 * other * length + width * length**2) for length in lengths)
     return {
         "steps": steps,
         "pairs": pairs,
-        "tokens": round(pairs * (queries * query_tokens + passage_tokens)),
+        "tokens": round(pairs * sum(lengths)),
         "parameters": {"embeddings": embeddings, "other": other},
         "flops": flops,
         "utilisation": utilisation,

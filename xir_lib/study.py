@@ -393,7 +393,7 @@ def preview(
         sizes = [{"name": name, **pair_counts(table)} for name, table in tables.items()]
     steps = {"this run": settings.steps, "1,000 steps": 1000, "one epoch": max(1, ids // settings.batch_size)}
     lengths: dict[str, Any] = dict(zip(("query_tokens", "passage_tokens"), tokens, strict=True))
-    read = {"queries": 2 if settings.query_kl else 1, **lengths}
+    read = {"queries": 2 if settings.query_kl else 1, "passages": 1 + settings.negatives, **lengths}
     return {
         "encoder": encoder,
         "architecture": source,
