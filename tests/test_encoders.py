@@ -13,7 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedTokenizerFast
 
 from xir_lib.encoders import (
     encode,
@@ -167,6 +167,40 @@ def test_trimming_keeps_ids_in_order_and_the_worst_piece(tiny: SentenceTransform
     assert tiny[0].model.config.pad_token_id == tiny[0].model.embeddings.word_embeddings.padding_idx == after["<pad>"] == 1
     for prompt, expected_vectors in vectors.items():
         np.testing.assert_allclose(encode(tiny, TEXTS, prompt=prompt), expected_vectors, rtol=0, atol=1e-6)
+
+
+def build_word_pieces(folder: Path) -> Path:
+    """Save a random BERT with a WordPiece vocabulary in which `ab` hides that `abc` could be `a ##bc`."""
+    tokens = ["unused", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "ab", "##bc", "x", "##d", "y", "q", "##y", ":"]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=32).save_pretrained(folder / "bert")
+    torch.manual_seed(1)
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokens), max_position_embeddings=32, pad_token_id=1, **small)).save_pretrained(
+        folder / "bert"
+    )
+    modules = [Transformer(str(folder / "bert")), Pooling(16, "cls"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "words"), create_model_card=False)
+    return folder / "words"
+
+
+def test_word_pieces_are_trimmed_and_restored_without_a_change(tmp_path: Path) -> None:
+    texts = ["ABC", "a xbc", "xd: q"]  # ABC is unknown, since ab is its longest start and ##c is no piece
+    model, full = (open_encoder(str(build_word_pieces(tmp_path / name))) for name in "ab")
+    before = model.tokenizer.get_vocab()
+    pieces = [model.tokenizer.tokenize(text) for text in texts]
+    assert pieces == [["[UNK]"], ["a", "x", "##bc"], ["x", "##d", ":", "q"]]
+    vectors = encode(model, texts, prompt="")
+    kept = trim_vocabulary(model, iter(texts))
+    assert [model.tokenizer.tokenize(text) for text in texts] == pieces  # without ab the first would be a ##bc
+    after = model.tokenizer.get_vocab()
+    assert set(before) - set(after) == {"unused", "y", "##y"}
+    assert all(before[piece] == kept[number] for piece, number in after.items())
+    np.testing.assert_allclose(encode(model, texts, prompt=""), vectors, rtol=0, atol=1e-6)
+    assert model[0].model.config.pad_token_id == after["[PAD]"]
+    restore_vocabulary(model, full)
+    assert model.tokenizer.get_vocab() == before
+    np.testing.assert_allclose(encode(model, texts, prompt=""), vectors, rtol=0, atol=1e-6)
 
 
 def test_restoring_gives_every_row_back_and_keeps_the_trained_ones(tiny: SentenceTransformer, tmp_path: Path) -> None:

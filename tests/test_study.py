@@ -241,6 +241,7 @@ def test_the_paper_s_encoders_train(build: Any, strategy: str, tmp_path: Path) -
     assert SentenceTransformer(str(tmp_path / "out")).prompts == PROMPTS
     assert training.train(str(encoder), toy_pairs(), settings, tmp_path / "out") == run  # the same run when read back
     before = SentenceTransformer(str(encoder), device="cpu").state_dict()
+    assert run["vocabulary_trained"] < len(before["0.model.embeddings.word_embeddings.weight"])
     model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     after = model.state_dict()
     assert {name.split(".")[0] for name in before} == {name.split(".")[0] for name in after}

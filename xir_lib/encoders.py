@@ -90,9 +90,10 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
     """Cut tokenizer and embedding table, in place, to the pieces that `texts` use bare and behind each prompt.
 
     Returns the kept ids of the former vocabulary, ascending; their places are the new ids. Every vector of these texts
-    stays as it was: a removed piece was on no best path, so the best paths remain, and the lowest-scored piece stays
-    because the penalty of an unknown character hangs on it. Other texts fall into more and other pieces: give the
-    texts of every corpus that the model will see. A vocabulary that is not a unigram model (LaBSE's WordPiece) stays whole.
+    stays as it was. Unigram (XLM-R): a removed piece was on no best path, so the best paths remain, and the lowest-scored piece
+    stays because the penalty of an unknown character hangs on it. WordPiece (BERT, LaBSE): a removed piece was nowhere the
+    longest match; in a word that has none to its end every piece that it could hold stays. Other texts fall into more and other
+    pieces: give the texts of every corpus that the model will see. A vocabulary of another kind (BPE) stays whole.
     """
     transformer, tokenizer = _transformer(model), model.tokenizer
     backend = tokenizer.backend_tokenizer
@@ -100,24 +101,35 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
     backend.no_padding()
     state = json.loads(backend.to_str())
     post = state["post_processor"]
-    if state["model"]["type"] != "Unigram" or post["type"] != "TemplateProcessing":
-        logger.info("a %s vocabulary stays whole, only unigram ones can be trimmed", state["model"]["type"])
+    words = state["model"] if state["model"]["type"] == "WordPiece" and backend.pre_tokenizer is not None else None
+    if not (words or state["model"]["type"] == "Unigram") or post["type"] != "TemplateProcessing":
+        logger.info("a %s vocabulary stays whole, only unigram and WordPiece can be trimmed", state["model"]["type"])
         return np.arange(transformer.get_input_embeddings().num_embeddings)
 
-    pieces = state["model"]["vocab"]  # [piece, score] in id order
-    used = np.zeros(max(len(pieces), 1 + max(token["id"] for token in state["added_tokens"])), dtype=bool)
+    pieces = state["model"]["vocab"]  # [piece, score] in id order; of WordPiece the id by piece
+    most = max(words["vocab"].values()) + 1 if words else len(pieces)
+    used = np.zeros(max(most, 1 + max(token["id"] for token in state["added_tokens"])), dtype=bool)
     used[[token["id"] for token in state["added_tokens"]]] = True
-    used[[state["model"]["unk_id"], int(np.argmin([score for _, score in pieces]))]] = True
+    unknown = words["vocab"][words["unk_token"]] if words else state["model"]["unk_id"]
+    used[unknown] = True
+    if not words:
+        used[int(np.argmin([score for _, score in pieces]))] = True
     prompts = {"", *prompts_of(model)}
     remaining = iter(texts)
     while chunk := list(islice(remaining, _CHUNK)):
-        for encoding in backend.encode_batch_fast([prompt + text for prompt in prompts for text in chunk]):
+        whole = [prompt + text for prompt in prompts for text in chunk]
+        for text, encoding in zip(whole, backend.encode_batch_fast(whole), strict=True):
             used[encoding.ids] = True
+            if words and unknown in encoding.ids:
+                used[list(_pieces_within(backend, text, words))] = True
     kept = np.flatnonzero(used)
 
     new_id = {int(old): new for new, old in enumerate(kept)}
-    state["model"]["vocab"] = [pieces[old] for old in kept if old < len(pieces)]
-    state["model"]["unk_id"] = new_id[state["model"]["unk_id"]]
+    if words:
+        words["vocab"] = {piece: new_id[old] for piece, old in pieces.items() if old in new_id}
+    else:
+        state["model"]["vocab"] = [pieces[old] for old in kept if old < len(pieces)]
+        state["model"]["unk_id"] = new_id[unknown]
     for token in state["added_tokens"]:
         token["id"] = new_id[token["id"]]
     for special in post["special_tokens"].values():
@@ -130,6 +142,20 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
     table = transformer.get_input_embeddings()
     _set_table(transformer, table.weight.detach()[kept], new_id.get(table.padding_idx))
     return kept
+
+
+def _pieces_within(backend: Any, text: str, words: dict[str, Any]) -> Iterator[int]:
+    """Yield the ids of all WordPieces that a word of the text could hold, at its start or within it."""
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    for word, _ in backend.pre_tokenizer.pre_tokenize_str(text):
+        if len(word) > words["max_input_chars_per_word"]:
+            continue  # unknown as a whole
+        for start in range(len(word)):
+            mark = words["continuing_subword_prefix"] if start else ""
+            for end in range(start + 1, len(word) + 1):
+                if (found := words["vocab"].get(mark + word[start:end])) is not None:
+                    yield found
 
 
 def restore_vocabulary(model: "SentenceTransformer", full: "SentenceTransformer") -> None:
