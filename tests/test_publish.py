@@ -93,6 +93,12 @@ def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
     evaluation = found["evaluation_speed"]["evaluation"]
     product, other = evaluation["evaluation_over_product"]["median"], evaluation["pytrec_eval"]["over_evaluation"]
     assert f"take {product:.1f} times the bare matrix product; pytrec_eval takes {other:.0f} times as long" in text
+    scale = found["search_scale"]
+    search, gigabytes = scale["k=100"]["search"], [scale["write"]["peak_anonymous"] / 1e9]
+    gigabytes.append(search["peak_anonymous"] / 1e9)
+    assert f"on one core in {search['seconds']:.0f} seconds with {gigabytes[1]:.2f} GB besides the mapped files" in text
+    assert f"the shards of {scale['shard_rows']:,} takes {gigabytes[0]:.2f} GB" in text
+    assert search["rows_differing"] == scale["k=1000"]["search"]["rows_differing"] == 0
     plain, hashed = (
         found["sampler_speed"]["targets"][f"times NO_DUPLICATES{name}"] for name in (", at least 20", "_HASHED, at least 4")
     )
