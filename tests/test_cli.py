@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
@@ -41,7 +42,7 @@ def xir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["evaluate", "--model", "m", "--task", "xquad", "--out", "o"], "unknown task 'xquad'; use xquad-r"),
         (["evaluate", "--model", "m", "--task", "atlas-qa", "--language", "qq", "--out", "o"], "qq"),
         (["evaluate", "--model", "m", "--task", "atlas-qa", "--rival", "magic", "--out", "o"], "unknown rival 'magic'"),
-        (["evaluate", "--model", "m", "--task", "atlas-qa", "--rival", "centring", "--out", "o"], "--fit-on"),
+        (["evaluate", "--model", "m", "--task", "atlas-qa-dev", "--rival", "centring", "--out", "o"], "--fit-on"),
         (["evaluate", "--model", "m", "--task", "atlas-qa"], "Missing option '--out'"),
         (["mix", "--model", "m", "--out", "o", "--task", "miracl-xx"], "unknown task 'miracl-xx'"),
         (["mix", "--model", "m", "--out", "o", "--task", "atlas-qa", "--foreign", "wikipedia"], "unknown task 'wikipedia'"),
@@ -131,6 +132,18 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         "xir: both of --model and --run given",
         "xir: --rival needs a model's vectors",
     ]
+    rows = pd.read_csv(tmp_path / "out2" / "rows.csv")
+    rows = rows[(rows["setting"] == "cross-lingual") & (rows["measure"] == "mAP")]
+    assert len(rows) == 6 and rows["value"].mean() == pytest.approx(plain["settings"]["cross-lingual"]["mAP"], abs=1e-6)
+    larger = toy_task()
+    more = larger.passages.slice(0, 1).set_column(0, "doc_id", pa.array(["another"]))
+    replace(larger, passages=pa.concat_tables([larger.passages, more])).save(tmp_path / "larger")
+    larger_pool = [*common[:4], tmp_path / "larger", "--out", tmp_path / "out4", "--shards", tmp_path / "shards"]
+    assert xir(monkeypatch, *larger_pool) == 0
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["larger"]
+    capsys.readouterr()
+    assert xir(monkeypatch, "compare", tmp_path / "out4", tmp_path / "out2") == 2
+    assert "(task larger, 60 queries, 61 passages) and " in (told := capsys.readouterr().err) and told.count("\n") == 1
     (tmp_path / "out2" / "per_query.parquet").write_bytes(b"PAR1, cut off")
     assert xir(monkeypatch, "compare", tmp_path / "out2", tmp_path / "out") == 2
     assert capsys.readouterr().err.endswith(

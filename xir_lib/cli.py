@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -238,7 +239,7 @@ def evaluate(
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
     from xir_lib import evaluation, trec
     from xir_lib.rivals import parse_rival
-    from xir_lib.study import load_task
+    from xir_lib.study import FIT_ON, load_task
 
     if (model is None) == (ranked is None):
         raise InputError(f"{'neither' if ranked is None else 'both'} of --model and --run given; name a model or a TREC run")
@@ -251,6 +252,8 @@ def evaluate(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
     judged = load_task(task, languages)
+    if not fit_on and "foreign" in (fits or ["foreign"]) and any(rival.rank is not None for rival in chosen):
+        fit_on = FIT_ON.get(task)
     sources = [load_task(name) for name in fit_on or []]
     runs = evaluation.plan(judged, chosen, fits or ["foreign"], sources)
     for rival in curves:
@@ -259,15 +262,20 @@ def evaluate(
         raise InputError(f"--rival {chosen[0].name} needs all vectors in memory; leave out --shards or the rival")
     if trec_run > judged.passages.num_rows:
         raise InputError(f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages")
-    encoder = trec.read_run(ranked, judged) if ranked else evaluation.Encoder(str(model), cache=cache)
-    evaluation.remove_stale(out, runs)
-    results = [
-        evaluation.evaluate(encoder, judged, out / folder, **run, fit_texts=fit_texts, trec_run=trec_run, in_shards=shards)
-        for folder, run in runs.items()
-    ]
-    if curves and fit_curve and isinstance(encoder, evaluation.Encoder):
-        names = [rival.name for rival in curves]
-        evaluation.write_fit_curves(out / "fit_curve.csv", encoder, judged, sources, fit_curve, names)
+    in_shards = shards / judged.name if shards else None  # a folder of shards holds one corpus
+    with tempfile.TemporaryDirectory() as scratch:  # without a cache every rival would encode the texts again
+        kept = cache or (Path(scratch) if chosen else None)
+        encoder = trec.read_run(ranked, judged) if ranked else evaluation.Encoder(str(model), cache=kept)
+        evaluation.remove_stale(out, runs)
+        results = [
+            evaluation.evaluate(
+                encoder, judged, out / folder, **run, fit_texts=fit_texts, trec_run=trec_run, in_shards=in_shards
+            )
+            for folder, run in runs.items()
+        ]
+        if curves and fit_curve and isinstance(encoder, evaluation.Encoder):
+            names = [rival.name for rival in curves]
+            evaluation.write_fit_curves(out / "fit_curve.csv", encoder, judged, sources, fit_curve, names)
     if as_json:
         typer.echo(json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False))
         return

@@ -275,7 +275,8 @@ def encode(
     lost = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))  # true for NaN as well
     if len(lost):
         raise InputError(
-            f"text number {lost[0]} of {len(texts)} has no usable vector (zero or not finite): {texts[lost[0]][:60]!r}"
+            f"{f'{progress}: ' if progress else ''}text number {lost[0]} of {len(texts)} has no usable vector (zero or not "
+            f"finite): {texts[lost[0]][:60]!r}"
         )
     return vectors
 

@@ -126,7 +126,7 @@ def evaluate(
     in_shards: Path | None = None,
     config: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Rank every query of `task` and write `metrics.json`, `per_query.parquet` and `group_sums.parquet` to `out`.
+    """Rank every query of `task` and write `metrics.json`, `rows.csv`, `per_query.parquet` and `group_sums.parquet` to `out`.
 
     Args:
         encoder: gives the vectors; BM25 takes at most its tokenizer. Or the rankings of another system, without rivals.
@@ -199,6 +199,8 @@ def evaluate(
             **(config or {}),
         },
     }
+    with atomic_path(out / "rows.csv") as temporary:
+        metrics.cells(per_query).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     if "rank_distance" in result["bias"]:  # refused where the pool is not parallel: MIRACL, a mixed pool
         per_query = metrics.stack([per_query, bias.rank_distance(together, queries)])
     for name, table in (("per_query", per_query), ("group_sums", metrics.group_sums(per_query))):

@@ -49,6 +49,12 @@ BY_GROUP = ("mAP", RANK_DISTANCE)  # measures whose differences get intervals
 
 TASKS = ("xquad-r", "xquad-r-test", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train", *belebele.TASKS, *miracl.TASKS)
 
+FIT_ON = {  # other text in a task's languages, for the means of `centring` and `lir-R` where a command names none
+    "xquad-r": ["mlqa-r", "atlas-qa-train"],
+    "xquad-r-test": ["mlqa-r", "atlas-qa-train"],
+    "mlqa-r": ["xquad-r"],
+    "atlas-qa": ["atlas-qa-train"],
+}
 OWN_PAIRS: dict[str, Any] = {  # settings for pairs without a profile; as in params/small.yaml, steps are one pass
     "strategy": "hybrid-0.5",
     "seed": 0,

@@ -4,6 +4,7 @@ No model is needed. An interval covers groups of questions and, where a strategy
 p-value beside it covers the groups alone (`significance`).
 """
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -449,6 +450,13 @@ def compare_evaluations(folders: Sequence[tuple[Path, Path]], *, n_resamples: in
     sides = [*zip(*folders, strict=True)]  # all a, all b
     sums = [_over_seeds(side, "group_sums.parquet", "name a folder that xir evaluate wrote") for side in sides]
     per_query = [_over_seeds(side, "per_query.parquet", "evaluate again") for side in sides]
+    pools = {}
+    for folder in map(Path, (one for pair in folders for one in pair)):
+        told = json.loads(require(folder / "metrics.json", "evaluate again").read_text(encoding="utf-8"))
+        pools[f"task {told['task']}, {told['counts']['queries']:,} queries, {told['counts']['passages']:,} passages"] = folder
+    if len(pools) > 1:
+        named = " and ".join(f"{folder} ({pool})" for pool, folder in pools.items())
+        raise InputError(f"{named} are not of one pool; evaluate all on the same task")
     there = [set(table[["setting", "measure"]].itertuples(index=False, name=None)) for table in sums]
     compared = [cell for cell in COMPARED if all(cell in cells for cells in there)]
     if not compared:
