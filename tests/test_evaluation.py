@@ -24,7 +24,7 @@ from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Encoder, evaluate, fit_curve, tokens_per_word
 from xir_lib.fitting import remove_language
-from xir_lib.rivals import LEXICAL
+from xir_lib.rivals import LEXICAL, parse_rival
 
 
 @pytest.fixture(scope="module")
@@ -371,6 +371,14 @@ def test_unknown_rivals_and_fits(encoder: Encoder, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             evaluate(encoder, toy_task(), tmp_path, **arguments)
+    task = toy_task()
+    groups = ["a" if name.startswith("a") else "b" for name in task.queries["pair_id"].to_pylist()]
+    uneven = task.queries.set_column(task.queries.schema.get_field_index("group"), "group", pa.array(groups))
+    only = pc.or_(pc.equal(uneven["group"], "a"), pc.equal(uneven["lang"], "xx"))  # zz and yy are asked in group a alone
+    uneven = uneven.filter(only)
+    qrels = task.qrels.filter(pc.is_in(task.qrels["query_id"], uneven["query_id"].combine_chunks()))
+    with pytest.raises(InputError, match=r"^cross-fit leaves a fold of toy without any query in yy, zz; use another fit$"):
+        evaluation.check_rival(RetrievalTask("toy", uneven, task.passages, qrels), parse_rival("centring"), "cross-fit", ())
     with pytest.raises(InputError, match="cross-fit needs a group for every query, two at least; toy lacks them"):
         evaluate(encoder, toy_task(ids=IDS[:5]), tmp_path, rival="centring", fit="cross-fit")
     assert not list(tmp_path.iterdir())

@@ -71,6 +71,13 @@ def check_fit(task: RetrievalTask, fit: str, sources: Sequence[RetrievalTask]) -
             raise InputError("cross-fit takes its texts from the task itself; leave the tasks to fit on out")
         if task.queries["group"].null_count or len(task.queries["group"].unique()) < 2:
             raise InputError(f"cross-fit needs a group for every query, two at least; {task.name} lacks them, use another fit")
+        asked, answered = (table["lang"].to_numpy(zero_copy_only=False) for table in (task.queries, task.passages))
+        for scored, queries, passages in _folds(task):
+            for role, needed, there in (("query", asked[scored], asked[queries]), ("passage", answered, answered[passages])):
+                if missing := sorted(set(needed) - set(there)):
+                    raise InputError(
+                        f"cross-fit leaves a fold of {task.name} without any {role} in {', '.join(missing)}; use another fit"
+                    )
         return
     for source in sources:
         shared = pc.is_in(source.queries["query_id"], task.queries["query_id"].combine_chunks())
