@@ -283,9 +283,21 @@ def test_max_seq_length_cuts(tiny_folder: Path) -> None:
         ("intfloat/multilingual-e5-large-instruct", {}, ("", "")),
         ("BAAI/bge-m3", {}, ("", "")),
         ("x/y", {"query": "Q ", "document": "D "}, ("Q ", "D ")),
-        ("intfloat/multilingual-e5-small", {"query": "Q ", "passage": "P ", "document": "D "}, ("Q ", "P ")),
+        ("intfloat/multilingual-e5-small", {"query": "Q ", "passage": "P ", "document": "D "}, ("Q ", "D ")),
+        ("x/y", {"passage": "P ", "corpus": "C "}, ("", "P ")),
+        ("x/y", {"query": "Q ", "corpus": "C "}, ("Q ", "C ")),
     ],
 )
 def test_prompts(tiny: SentenceTransformer, name: str, own: dict[str, str], expected: tuple[str, str]) -> None:
     tiny.prompts = {"query": "", "document": ""} | own
     assert prompts_of(tiny, name) == expected
+    if own.get("document"):  # oracle: what sentence-transformers puts before the texts
+        oracle = tiny.encode_query(TEXTS), tiny.encode_document(TEXTS)
+        for prompt, vectors in zip(expected, oracle, strict=True):
+            np.testing.assert_allclose(encode(tiny, TEXTS, prompt=prompt, precision="float32"), vectors, atol=1e-5)
+
+
+def test_a_default_prompt_stands_before_what_has_no_prompt_of_its_own(tiny: SentenceTransformer) -> None:
+    tiny.prompts, tiny.default_prompt_name = {"query": "Q ", "sts": "S "}, "sts"
+    assert prompts_of(tiny) == ("Q ", "S ")
+    np.testing.assert_allclose(encode(tiny, TEXTS, prompt="S ", precision="float32"), tiny.encode_document(TEXTS), atol=1e-5)

@@ -45,8 +45,8 @@ RANK_DISTANCE = "rank distance"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the rank distances of a query language
 COMPLETE_AT = (20, 100)
 PEER_REFUSAL = (
-    "PEER compares groups of ranks; with one relevant passage per language each group holds one rank, and the test gives "
-    "the same p for any ranking (.4405 for 11 languages); it needs several relevant passages per language"
+    "PEER is not computed: it compares groups of ranks, and where a language has one relevant passage its group holds one rank "
+    "and the test gives the same p for any ranking (.4405 for 11 languages)"
 )
 Values = NDArray[np.float64]
 

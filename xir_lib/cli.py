@@ -396,7 +396,13 @@ def compare(
     table = compare_evaluations([(dir_a, dir_b), *zip(more_a, more_b, strict=True)], n_resamples=resamples, seed=seed)
     if out:
         save_table(table, out.parent, out.stem)
-    _show(json.loads(table.to_json(orient="records")), as_json, title=f"{dir_a} minus {dir_b}")
+    rows = json.loads(table.to_json(orient="records"))
+    if not as_json:  # what fits a line; the rest is in the CSV and the JSON
+        for row in rows:
+            row["difference"] = f"{row['difference']:+.4g} [{row['low']:+.4g}, {row['high']:+.4g}]"
+        shown = ("setting", "measure", "difference", "p_holm", "mde", "design_effect", "verdict")
+        rows = [{name.replace("_", " "): row[name] for name in shown} for row in rows]
+    _show(rows, as_json, title=f"{dir_a} minus {dir_b}")
 
 
 @app.command()

@@ -76,11 +76,13 @@ def open_encoder(
 def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:
     """Return what the encoder expects before a query and before a passage.
 
-    The model's own prompts count; the E5 family (Wang et al. 2024, not its instruct models) publishes none, so it is
-    known by `name`; anything else gets empty strings.
+    The model's own prompts count, looked up as sentence-transformers' `encode_query` and `encode_document` do, but that empty
+    ones are passed over: it gives every model an empty `document`, before which a `passage` would not count. The E5 family
+    (Wang et al. 2024, not its instruct models) publishes none, so it is known by `name`; anything else gets empty strings.
     """
-    query = model.prompts.get("query") or ""
-    passage = model.prompts.get("passage") or model.prompts.get("document") or ""
+    default = model.prompts.get(model.default_prompt_name or "") or ""
+    query = model.prompts.get("query") or default
+    passage = next(filter(None, map(model.prompts.get, ("document", "passage", "corpus"))), default)
     if not query and not passage and re.search(r"(^|[/-])e5-(small|base|large)(-v2)?$", name):
         return "query: ", "passage: "
     return query, passage
