@@ -140,8 +140,8 @@ def token_means(
         saved = load_file_path(place, "config_sentence_transformers.json", local_files_only=local)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the tokenizer of {encoder!r}: {str(error).splitlines()[0]}") from error
-    named = json.loads(Path(saved).read_text(encoding="utf-8")).get("prompts", {}) if saved else {}
-    unopened: Any = SimpleNamespace(prompts=named)
+    told = json.loads(Path(saved).read_text(encoding="utf-8")) if saved else {}
+    unopened: Any = SimpleNamespace(prompts=told.get("prompts", {}), default_prompt_name=told.get("default_prompt_name"))
     means = []
     for column, prompt in zip(("query", "passage"), prompts or prompts_of(unopened, encoder), strict=True):
         texts = pairs.table[column].drop_null()
