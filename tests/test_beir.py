@@ -62,6 +62,7 @@ BROKEN: list[tuple[str, int, Any, str]] = [
     ("corpus.jsonl", 3, '["x"]', r"corpus.jsonl line 3: a JSON list; write one object a line"),
     ("corpus.jsonl", 3, '{"_id": "x", "text": "a"}', r"corpus.jsonl line 3: no lang; a record needs _id, lang and text"),
     ("corpus.jsonl", 3, '{"_id": "x", "lang": "xx", "text": " "}', r"corpus.jsonl line 3: text is empty"),
+    ("corpus.jsonl", 3, '{"_id": "x", "lang": "中文", "text": "a"}', r"corpus.jsonl line 3: lang '中文' is no language code"),
     ("corpus.jsonl", 3, '{"_id": 7, "lang": "xx", "text": "a"}', r"corpus.jsonl line 3: _id is of type int, 7"),
     ("corpus.jsonl", 3, '{"_id": "a b", "lang": "xx", "text": "a"}', r"corpus.jsonl line 3: _id 'a b' holds white space"),
     ("corpus.jsonl", 4, '{"_id": "ai-xx", "lang": "xx", "text": "a"}', r"corpus.jsonl line 4: _id 'ai-xx' again, as in line 1"),

@@ -106,6 +106,16 @@ def test_evaluate_and_compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     rows = json.loads(capsys.readouterr().out)
     assert (tmp_path / "c.csv").read_text().count("\n") == 1 + len(rows)
     assert {"verdict", "mde", "p_holm", "p_non_inferior", "p_equivalent", "margin", "design_effect"} <= rows[0].keys()
+    shown = ["compare", tmp_path / "out" / "centring", tmp_path / "out", "--resamples", 200, "--margin"]
+    assert xir(monkeypatch, *shown, 0.5, "--json") == 0
+    wide = [row for row in json.loads(capsys.readouterr().out) if row["measure"] == "mAP"]
+    narrow = [row for row in rows if row["measure"] == "mAP"]
+    assert {row["margin"] for row in wide} == {0.5} and {row["margin"] for row in narrow} == {0.01}
+    assert [row["low"] for row in wide] == [row["low"] for row in narrow]
+    assert all(w["p_equivalent"] < n["p_equivalent"] for w, n in zip(wide, narrow, strict=True))
+    assert {row["verdict"] for row in wide} <= {"equivalent", "a better", "b better"}
+    assert xir(monkeypatch, *shown, 1.5) == 2
+    assert "--margin 1.5 is no difference in mAP" in capsys.readouterr().err
     kept = ("prompts", "max_seq_length", "precision", "normalised", "context", "weights_sha256")
     assert set(kept) <= plain["config"].keys()
     for row in rows:

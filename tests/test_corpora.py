@@ -106,6 +106,15 @@ def test_every_sentence_is_a_candidate_and_identity_is_position(lareqa_folder: P
     assert task.languages == ["ar", "en", "zh"]
 
 
+def test_context_changes_the_texts_alone(lareqa_folder: Path) -> None:
+    task, whole = (lareqa.load_task("mlqa-r", LANGS, lareqa_folder, context=context) for context in (False, True))
+    assert whole.name == "mlqa-r-context"
+    assert whole.queries == task.queries and whole.qrels == task.qrels
+    assert whole.passages.drop_columns("text") == task.passages.drop_columns("text")
+    assert (EN[:9], EN[10:]) == tuple(task.passages["text"].to_pylist()[3:5])
+    assert [f"{EN[:9]} {EN}", f"{EN[10:]} {EN}"] == whole.passages["text"].to_pylist()[3:5]
+
+
 def test_a_query_has_one_relevant_sentence_in_each_language_of_its_id(lareqa_folder: Path) -> None:
     task = lareqa.load_task("mlqa-r", LANGS, lareqa_folder)
     judged: dict[str, set[str]] = {}

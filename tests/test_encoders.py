@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 from sentence_transformers.models import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedTokenizerFast
@@ -25,6 +26,7 @@ from xir_lib.encoders import (
     untrained_copy,
 )
 from xir_lib.errors import InputError
+from xir_lib.evaluation import Encoder
 
 LETTERS = "abcdefghijklmnop"
 TEXTS = ["ab", "c de", "ab ab ab ab c", "☃ a", "e d c b a"]
@@ -301,3 +303,29 @@ def test_a_default_prompt_stands_before_what_has_no_prompt_of_its_own(tiny: Sent
     tiny.prompts, tiny.default_prompt_name = {"query": "Q ", "sts": "S "}, "sts"
     assert prompts_of(tiny) == ("Q ", "S ")
     np.testing.assert_allclose(encode(tiny, TEXTS, prompt="S ", precision="float32"), tiny.encode_document(TEXTS), atol=1e-5)
+
+
+def test_a_model_with_two_encoders_reads_each_text_with_its_own(tmp_path: Path) -> None:
+    folders = [build_tiny(tmp_path / "one"), build_tiny(tmp_path / "two")]
+    asking, answering = (SentenceTransformer(str(folder), device="cpu") for folder in folders)
+    with torch.no_grad():
+        for weights in answering[0].model.encoder.parameters():
+            weights.mul_(1.5)
+    router = Router.for_query_document(list(asking), list(answering))
+    SentenceTransformer(modules=[router], device="cpu", prompts={"query": "query: ", "document": "passage: "}).save(
+        str(tmp_path / "routed")
+    )
+    routed, texts = open_encoder(str(tmp_path / "routed")), TEXTS[:3]
+    queries = encode(routed, texts, prompt="query: ", role="query", precision="float32")
+    passages = encode(routed, texts, prompt="passage: ", precision="float32")
+    np.testing.assert_allclose(queries, routed.encode_query(texts, batch_size=1), atol=1e-5)
+    np.testing.assert_allclose(passages, routed.encode_document(texts, batch_size=1), atol=1e-5)
+    np.testing.assert_allclose(queries, asking.encode(texts, prompt="query: "), atol=1e-5)
+    assert (
+        np.abs(queries - encode(routed, texts, prompt="query: ", precision="float32")).max() > 1e-3
+    )  # the other one reads it differently
+    own = Encoder(str(tmp_path / "routed"), cache=tmp_path / "cache")
+    for expected, role in ((queries, "query"), (passages, "document"), (queries, "query")):
+        np.testing.assert_allclose(own.encode(texts, role, "texts"), expected, atol=0.02)  # in bfloat16 where there is
+    with pytest.raises(InputError, match="with modules of their own"):
+        open_encoder(str(tmp_path / "routed"), vocab_texts=texts)

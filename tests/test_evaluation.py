@@ -230,9 +230,14 @@ def test_a_killed_encoding_goes_on_where_it_was(encoder: Encoder, tmp_path: Path
 
     monkeypatch.setattr(encoders, "encode", third_fails)
     with pytest.raises(KeyboardInterrupt):
-        own.encode(texts, "passage: ", "texts")
-    np.testing.assert_allclose(own.encode(texts, "passage: ", "texts"), real(own.model, texts, prompt="passage: "), atol=1e-6)
+        own.encode(texts, "document", "texts")
+    np.testing.assert_allclose(own.encode(texts, "document", "texts"), real(own.model, texts, prompt="passage: "), atol=1e-6)
     assert done == [8, 8, 4, 4]
+
+
+def test_the_paragraph_around_a_passage_is_in_the_key(encoder: Encoder, tmp_path: Path) -> None:
+    for name, expected in (("xquad-r", "none"), ("mlqa-r-context", "paragraph"), ("my-context", "none")):
+        assert evaluate(encoder, toy_task(name), tmp_path / name)["config"]["context"] == expected
 
 
 def test_other_weights_are_encoded_again(encoder: Encoder, tmp_path: Path) -> None:
@@ -412,10 +417,13 @@ def test_several_rivals_and_fits_in_one_command(
         (["--rival", "z-score", "--fit-curve", 5], "--fit-curve is for the rivals centring and lir-R"),
         (["--fit", "guess"], "unknown fit 'guess'"),
         (["--rival", "bm26"], "unknown rival 'bm26'; use none, centring"),
+        (["--rival", "lir-16", "--fit", "cross-fit"], "lir-16 on vectors of 16 dimensions; use lir-1 to lir-15"),
     ):
+        before = (out / "metrics.json").stat()
         assert xir(monkeypatch, *common, *wrong) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
+        error = [line for line in capsys.readouterr().err.splitlines() if line and "Loading weights" not in line]
+        assert message in error[-1] and len(error) == 1
+        assert (out / "metrics.json").stat() == before  # refused before anything is scored again
 
 
 def test_a_failed_evaluation_leaves_no_metrics(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,10 +153,11 @@ class Reading:
 
     def __init__(self, fail_at: str | None = None) -> None:
         self.model = SimpleNamespace(max_seq_length=32)
+        self.prompts = ("query: ", "passage: ")
         self.seen: list[list[str]] = []
         self.fail_at = fail_at
 
-    def encode(self, texts: list[str], prompt: str, progress: str) -> np.ndarray:
+    def encode(self, texts: list[str], role: str, progress: str) -> np.ndarray:
         if self.fail_at in texts:
             raise KeyboardInterrupt
         self.seen.append(texts)
@@ -166,8 +167,8 @@ class Reading:
 TEXTS = ["1 0", "0 1", "0.6 0.8", "-1 0", "0.8 0.6", "0 -1", "-0.6 0.8"]
 
 
-def run(encoder: Any, folder: Path, texts: list[str | None] = TEXTS, prompt: str = "passage: ", shard_rows: int = 2) -> Shards:
-    return encode_corpus(encoder, pa.chunked_array([texts]), folder, prompt=prompt, shard_rows=shard_rows)
+def run(encoder: Any, folder: Path, texts: list[str | None] = TEXTS, shard_rows: int = 2) -> Shards:
+    return encode_corpus(encoder, pa.chunked_array([texts]), folder, shard_rows=shard_rows)
 
 
 def test_corpus_is_stored_in_order_and_streams_alike(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_corpus_is_stored_in_order_and_streams_alike(tmp_path: Path) -> None:
     assert len(shards) == 7
 
     batches = (pa.record_batch({"doc_id": [str(i)], "text": [text]}) for i, text in enumerate(TEXTS))
-    streamed = encode_corpus(Reading(), batches, tmp_path / "stream", prompt="passage: ", shard_rows=2)
+    streamed = encode_corpus(Reading(), batches, tmp_path / "stream", shard_rows=2)
     assert [file.name for file in streamed.files] == [file.name for file in shards.files]
     assert (np.concatenate([rows for _, rows in streamed]) == stored).all()
     assert Shards.load(tmp_path / "stream") == streamed
@@ -226,16 +227,18 @@ def test_the_encoder_is_part_of_the_hash(tmp_path: Path, changed: str) -> None:
     encoder = Reading()
     if changed == "max_seq_length":
         encoder.model.max_seq_length = 16
-    elif changed != "prompt":
+    elif changed == "prompt":
+        encoder.prompts = ("query: ", "document: ")
+    else:
         setattr(encoder, changed, "other")
-    run(encoder, tmp_path, prompt="query: " if changed == "prompt" else "passage: ")
+    run(encoder, tmp_path)
     assert len(encoder.seen) == 4
 
 
 def test_where_a_text_ends_is_part_of_the_hash(tmp_path: Path) -> None:
     run(Reading(), tmp_path, ["1 0", "0 1"])
     encoder = Reading()
-    encoder.encode = lambda texts, prompt, progress: np.eye(2, dtype=np.float32)  # type: ignore[method-assign]
+    encoder.encode = lambda texts, role, progress: np.eye(2, dtype=np.float32)  # type: ignore[method-assign]
     assert run(encoder, tmp_path, ["1 00", " 1"]).files != run(encoder, tmp_path, ["1 0", "0 1"]).files
 
 
@@ -264,9 +267,9 @@ def test_the_study_s_encoder_gives_the_vectors_of_its_own_encode(tmp_path: Path)
 
     encoder = Encoder(str(build_tiny(tmp_path)))
     texts = ["ab", "c de", "ab ab c", "e d c b a", "p"]
-    shards = run(encoder, tmp_path / "shards", texts, prompt="passage: ", shard_rows=3)
+    shards = run(encoder, tmp_path / "shards", texts, shard_rows=3)
     stored = np.concatenate([rows for _, rows in shards]).astype(np.float32)
-    vectors = encoder.encode(texts, "passage: ", "texts")
+    vectors = encoder.encode(texts, "document", "texts")
     # Each product of unit vectors' components is off by 2**-11 of itself at most, so their sum is, too (Cauchy-Schwarz).
     assert np.abs(vectors @ stored.T - vectors @ vectors.T).max() <= 2**-11
     assert (search_shards(shards, vectors, 1, np.arange(5))[0][:, 0] == np.arange(5)).all()
@@ -284,7 +287,7 @@ def test_the_study_s_encoder_gives_the_vectors_of_its_own_encode(tmp_path: Path)
 )
 def test_a_bad_corpus_is_named(tmp_path: Path, texts: list[str | None], shard_rows: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        encode_corpus(Reading(), pa.chunked_array([texts], pa.string()), tmp_path, prompt="", shard_rows=shard_rows)  # type: ignore[arg-type]
+        encode_corpus(Reading(), pa.chunked_array([texts], pa.string()), tmp_path, shard_rows=shard_rows)  # type: ignore[arg-type]
     assert not (tmp_path / "shards.json").exists()
 
 

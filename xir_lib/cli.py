@@ -238,6 +238,7 @@ def evaluate(
 ) -> None:
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
     from xir_lib import evaluation, trec
+    from xir_lib.metrics import DEEPEST
     from xir_lib.rivals import parse_rival
     from xir_lib.study import FIT_ON, load_task
 
@@ -266,6 +267,8 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:  # without a cache every rival would encode the texts again
         kept = cache or (Path(scratch) if chosen else None)
         encoder = trec.read_run(ranked, judged) if ranked else evaluation.Encoder(str(model), cache=kept)
+        if isinstance(encoder, evaluation.Encoder):
+            evaluation.check_rank(encoder, chosen)
         evaluation.remove_stale(out, runs)
         results = [
             evaluation.evaluate(
@@ -295,6 +298,9 @@ def evaluate(
         if "multilingual" in result["settings"]:
             ceiling = ", ".join(f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items())
             typer.echo(f"no ranking exceeds {ceiling} in the multilingual setting")
+    if small := evaluation.small_pools(judged):
+        pools = ", ".join(f"{lang} ({size})" for lang, size in small.items())
+        typer.echo(f"R@{DEEPEST} is 1 whatever the ranking in pools of no more passages: {pools}")
 
 
 @app.command()
@@ -382,18 +388,24 @@ def compare(
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Fixes the resamples.")] = 0,
+    margin: Annotated[
+        float, typer.Option(help="The largest difference in mAP that does not matter, declared beforehand.")
+    ] = 0.01,
     out: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two systems: differences A - B, 95 % intervals over groups, Holm-adjusted p, verdict (margin .01 mAP)."""
+    """Compare two systems: differences A - B, 95 % intervals over groups, Holm-adjusted p, verdict."""
     from xir_lib.tables import compare_evaluations, save_table
 
     if out and out.suffix != ".csv":
         raise InputError(f"--out {out} is no .csv; name a CSV file")
+    if not 0 < margin < 1:
+        raise InputError(f"--margin {margin:g} is no difference in mAP; give one between 0 and 1, such as .01")
     more_a, more_b = also_a or [], also_b or []
     if len(more_a) != len(more_b):
         raise InputError(f"{len(more_a)} --also-a and {len(more_b)} --also-b; give as many of both")
-    table = compare_evaluations([(dir_a, dir_b), *zip(more_a, more_b, strict=True)], n_resamples=resamples, seed=seed)
+    pairs = [(dir_a, dir_b), *zip(more_a, more_b, strict=True)]
+    table = compare_evaluations(pairs, n_resamples=resamples, seed=seed, margin=margin)
     if out:
         save_table(table, out.parent, out.stem)
     rows = json.loads(table.to_json(orient="records"))
@@ -402,7 +414,7 @@ def compare(
             row["difference"] = f"{row['difference']:+.4g} [{row['low']:+.4g}, {row['high']:+.4g}]"
         shown = ("setting", "measure", "difference", "p_holm", "mde", "design_effect", "verdict")
         rows = [{name.replace("_", " "): row[name] for name in shown} for row in rows]
-    _show(rows, as_json, title=f"{dir_a} minus {dir_b}")
+    _show(rows, as_json, title=f"{dir_a} minus {dir_b}, margin {margin:g} mAP")
 
 
 @app.command()

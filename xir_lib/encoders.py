@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Role = Literal["query", "document"]  # sentence-transformers' names
+ROLES: tuple[Role, Role] = ("query", "document")
 _CHUNK = 4096  # texts tokenised at a time
 
 
@@ -219,11 +221,15 @@ def encode(
     texts: "Sequence[str] | pa.ChunkedArray",
     *,
     prompt: str,
+    role: Role = "document",
     batch_tokens: int | None = None,
     precision: Precision = "auto",
     progress: str | None = None,
 ) -> np.ndarray:
     """Encode texts behind `prompt` into float32 rows of length 1, (texts, dim), in the order given.
+
+    `role` decides which encoder reads them where a model has two, one for queries and one for passages (`Router`), as in
+    sentence-transformers' `encode_query` and `encode_document`; other models have no use for it.
 
     Texts are sorted by their number of tokens and cut into batches of at most `batch_tokens` tokens, padding included, so
     that little is padded and every batch is the same work. The default is 65,536 on GPU and 1,024 on CPU, where
@@ -241,10 +247,11 @@ def encode(
     if batch_tokens is None:
         batch_tokens = 1024 if device.type == "cpu" else 65536
     half = computes_in_bfloat16(device.type) if precision == "auto" else precision == "bfloat16"
+    route = {"task": role} if is_routed(model) else {}
     model.eval()
     lengths = np.zeros(len(texts), dtype=np.int64)
     for start in range(0, len(texts), _CHUNK):
-        lengths[start : start + _CHUNK] = _lengths(model, texts[start : start + _CHUNK], prompt)
+        lengths[start : start + _CHUNK] = _lengths(model, texts[start : start + _CHUNK], prompt=prompt, **route)
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
 
     def embed(batch: tuple[np.ndarray, dict[str, Any]]) -> None:
@@ -260,7 +267,8 @@ def encode(
         bar.update(len(rows))
 
     tokenised = (  # in this thread, since a tokenizer serves one at a time
-        (rows, model.preprocess([texts[row] for row in rows], prompt=prompt)) for rows in _batches(lengths, batch_tokens)
+        (rows, model.preprocess([texts[row] for row in rows], prompt=prompt, **route))
+        for rows in _batches(lengths, batch_tokens)
     )
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
@@ -292,9 +300,16 @@ def computes_in_bfloat16(device: str) -> bool:
     return device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _lengths(model: "SentenceTransformer", texts: list[str], prompt: str) -> np.ndarray:
+def is_routed(model: "SentenceTransformer") -> bool:
+    """Say whether the model reads queries and passages with modules of their own."""
+    from sentence_transformers.base.modules import Router
+
+    return isinstance(model[0], Router)
+
+
+def _lengths(model: "SentenceTransformer", texts: list[str], **reading: str) -> np.ndarray:
     """Count tokens as the model will see them; characters where it has no token mask."""
-    mask = model.preprocess(texts, prompt=prompt).get("attention_mask")
+    mask = model.preprocess(texts, **reading).get("attention_mask")
     return np.array([len(text) for text in texts]) if mask is None else mask.sum(dim=1).numpy()
 
 
@@ -309,6 +324,11 @@ def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _transformer(model: "SentenceTransformer") -> Any:
+    if is_routed(model):
+        raise InputError(
+            "the encoder reads queries and passages with modules of their own (Router); it can be evaluated as it is, not "
+            "trained, trimmed or drawn anew here"
+        )
     transformer = model.transformers_model
     if transformer is None:
         raise InputError(f"the encoder's first module is {type(model[0]).__name__}; a transformer is needed")

@@ -12,7 +12,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,14 +23,17 @@ import pandas as pd
 import pyarrow as pa
 
 from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, robustness, shards, trec
+from xir_lib.corpora import lareqa
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
-from xir_lib.rivals import FITS, Rival, is_rival, parse_rival, result_folder
+from xir_lib.rivals import FITS, Rival, is_rival, parse_rival, refuse_rank, result_folder
 from xir_lib.run_record import environment, write_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from xir_lib.encoders import Role
 
 log = logging.getLogger(__name__)
 TOP = 10  # first places whose languages are counted (language share)
@@ -68,18 +72,21 @@ class Encoder:
         )
         self.fingerprint = _fingerprint(self.model)
 
-    def encode(self, texts: list[str], prompt: str, progress: str) -> np.ndarray:
-        """Return the unit vectors of `texts`, (n, dim) float32, from the cache if they are there."""
-        from xir_lib.encoders import encode
+    def encode(self, texts: list[str], role: "Role", progress: str) -> np.ndarray:
+        """Return the unit vectors of `texts`, queries or documents, (n, dim) float32, from the cache if they are there."""
+        from xir_lib.encoders import ROLES, encode, is_routed
 
+        prompt = self.prompts[ROLES.index(role)]
         if self.cache is None:
-            return encode(self.model, texts, prompt=prompt, precision=self.precision, progress=progress)
+            return encode(self.model, texts, prompt=prompt, role=role, precision=self.precision, progress=progress)
         if len(texts) > CACHED_TEXTS:
             starts = range(0, len(texts), CACHED_TEXTS)
             names = (f"{progress} from {start:,} of {len(texts):,}" for start in starts)
             pieces = (texts[start : start + CACHED_TEXTS] for start in starts)
-            return np.concatenate([self.encode(piece, prompt, name) for piece, name in zip(pieces, names, strict=True)])
+            return np.concatenate([self.encode(piece, role, name) for piece, name in zip(pieces, names, strict=True)])
         digest = hashlib.sha256(f"{self.fingerprint}|{prompt}|{self.model.max_seq_length}|{self.precision}".encode())
+        if is_routed(self.model):
+            digest.update(role.encode())
         for text in texts:
             digest.update(b"\0" + text.encode())
         path = self.cache / f"{digest.hexdigest()[:24]}.npy"
@@ -89,26 +96,26 @@ class Encoder:
                 if stored.shape == (len(texts), self.model.get_embedding_dimension()):
                     return stored
             log.warning("%s does not hold the vectors of its texts; they are computed again", path)
-        vectors = encode(self.model, texts, prompt=prompt, precision=self.precision, progress=progress)
+        vectors = encode(self.model, texts, prompt=prompt, role=role, precision=self.precision, progress=progress)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, vectors)
         return vectors
 
-    def encode_table(self, table: pa.Table, prompt: str, name: str) -> np.ndarray:
+    def encode_table(self, table: pa.Table, role: "Role", name: str) -> np.ndarray:
         """Return the vectors of a table's `text` column, in its order; one cache entry per language."""
         langs = table["lang"].to_numpy(zero_copy_only=False)
         vectors = np.empty((table.num_rows, self.model.get_embedding_dimension() or 0), np.float32)
         for lang in np.unique(langs):
             rows = np.flatnonzero(langs == lang)
-            vectors[rows] = self.encode(table["text"].take(rows).to_pylist(), prompt, f"{name} {lang}")
+            vectors[rows] = self.encode(table["text"].take(rows).to_pylist(), role, f"{name} {lang}")
         return vectors
 
     def encode_task(self, task: RetrievalTask) -> Embeddings:
         """Return the embeddings of all queries and passages of a task."""
         return Embeddings(
-            self.encode_table(task.queries, self.prompts[0], f"{task.name} queries"),
+            self.encode_table(task.queries, "query", f"{task.name} queries"),
             task.queries["lang"].to_numpy(zero_copy_only=False),
-            self.encode_table(task.passages, self.prompts[1], f"{task.name} passages"),
+            self.encode_table(task.passages, "document", f"{task.name} passages"),
             task.passages["lang"].to_numpy(zero_copy_only=False),
         )
 
@@ -194,6 +201,7 @@ def evaluate(
             "rival": rival,
             "rival_fit": fitted,
             **_system_key(encoder, chosen),
+            "context": context_of(task),
             **({"passage_vectors": "float16"} if in_shards else {}),
             "environment": environment(),
             **(config or {}),
@@ -302,6 +310,12 @@ def check_rival(task: RetrievalTask, rival: Rival, fit: str, fit_on: Sequence[Re
         fitting.check_fit(task, fit, fit_on)
 
 
+def check_rank(encoder: Encoder, rivals: Iterable[Rival]) -> None:
+    """Refuse lir-R with as many directions as the encoder has dimensions, before anything is encoded."""
+    for rival in rivals:
+        refuse_rank(rival.rank or 0, encoder.model.get_embedding_dimension() or 0)
+
+
 def plan(
     task: RetrievalTask, rivals: Sequence[Rival], fits: Sequence[str], sources: Sequence[RetrievalTask]
 ) -> dict[str, dict[str, Any]]:
@@ -331,10 +345,10 @@ def _rank_in_shards(
     encoder: Encoder, task: RetrievalTask, folder: Path, doc_langs: np.ndarray, ties: np.ndarray, top: int, depth: int
 ) -> tuple[retrieval.RelevantRanks, parts.Best]:
     """Return the ranks with the language counts of the first `top`, and the first `depth` passages of every query."""
-    asking = encoder.encode_table(task.queries, encoder.prompts[0], f"{task.name} queries")
+    asking = encoder.encode_table(task.queries, "query", f"{task.name} queries")
     uncached = copy.copy(encoder)
     uncached.cache = None  # the shards are the cache
-    stored = shards.encode_corpus(uncached, task.passages["text"], folder, prompt=encoder.prompts[1])
+    stored = shards.encode_corpus(uncached, task.passages["text"], folder)
     ranks = shards.ranks_in_shards(stored, asking, doc_langs, *fitting.relevant_rows(task), ties)
     best = shards.search_shards(stored, asking, depth, ties)
     first = doc_langs[best[0][:, :top]]  # (n_queries, top)
@@ -426,6 +440,20 @@ def _bm25_key(encoder: Encoder, rival: Rival) -> dict[str, Any]:
     return {"bm25": {**key, "tokens": bm25.TOKENIZERS[rival.name].__name__}}
 
 
+def context_of(task: RetrievalTask) -> str:
+    """Return what of a passage's surroundings is embedded with it: its paragraph, or nothing."""
+    return "paragraph" if task.name in lareqa.WITH_CONTEXT else "none"
+
+
+def small_pools(task: RetrievalTask) -> dict[str, int]:
+    """Return the languages whose passages are no more than the deepest cutoff of the measures, and how many they are.
+
+    Recall at that cutoff says nothing there: every ranking has 1.
+    """
+    sizes = sorted(Counter(task.passages["lang"].to_pylist()).items())
+    return {lang: size for lang, size in sizes if size <= metrics.DEEPEST}
+
+
 def encoder_key(encoder: Encoder) -> dict[str, Any]:
     """Return what of the encoder belongs to a result's key."""
     return {
@@ -433,7 +461,6 @@ def encoder_key(encoder: Encoder) -> dict[str, Any]:
         "max_seq_length": encoder.model.max_seq_length,
         "precision": encoder.precision,
         "normalised": True,
-        "context": "none",  # a passage is embedded by itself, not inside its paragraph
         "weights_sha256": encoder.fingerprint,
     }
 

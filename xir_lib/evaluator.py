@@ -75,14 +75,14 @@ class MultilingualRetrievalEvaluator(BaseEvaluator):
         return found
 
     def _vectors(self, model: "SentenceTransformer") -> tuple[np.ndarray, np.ndarray]:
-        from xir_lib.encoders import encode, prompts_of
+        from xir_lib.encoders import ROLES, encode, prompts_of
 
         modes = [(module, module.training) for module in model.modules()]  # a frozen part may be in another mode
         prompts = self.prompts or prompts_of(model)
         try:
             queries, passages = (
-                encode(model, table["text"], prompt=prompt, batch_tokens=self.batch_tokens)
-                for table, prompt in zip((self.task.queries, self.task.passages), prompts, strict=True)
+                encode(model, table["text"], prompt=prompt, role=role, batch_tokens=self.batch_tokens)
+                for table, prompt, role in zip((self.task.queries, self.task.passages), prompts, ROLES, strict=True)
             )
         finally:
             for module, mode in modes:

@@ -110,8 +110,7 @@ def foreign_texts(
         table = table.filter(pc.is_in(table["lang"], pa.array(wanted, pa.string())))
         if limit is not None:
             table = table.take(sample_rows(_column(table, KEYS[role]), _column(table, "lang"), limit))
-        prompt = encoder.prompts[list(KEYS).index(role)]
-        vectors = encoder.encode_table(table, prompt, f"{source.name} {role}")
+        vectors = encoder.encode_table(table, "query" if role == "queries" else "document", f"{source.name} {role}")
         names = np.full(table.num_rows, source.name, dtype=object)
         parts.append(Texts(vectors, _column(table, "lang"), _column(table, KEYS[role]), names))
     return Texts(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

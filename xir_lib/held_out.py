@@ -46,7 +46,7 @@ def held_out_loss(
             index, strategy=strategy, batch_size=min(16, settings.batch_size), alpha=0.5, seed=0, num_batches=batches
         )
         rows = np.array(list(sampler))  # (batches, batch, 2)
-        queries = encode(model, pairs.table["query"].take(rows[..., 0].ravel()), prompt=prompts[0])
+        queries = encode(model, pairs.table["query"].take(rows[..., 0].ravel()), prompt=prompts[0], role="query")
         passages = encode(model, pairs.table["passage"].take(rows[..., 1].ravel()), prompt=prompts[1])
         shape = (*rows.shape[:2], -1)
         logits = np.einsum("bqd,bpd->bqp", queries.reshape(shape), passages.reshape(shape)) / settings.temperature
@@ -82,7 +82,7 @@ def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tu
     judged_query, judged = np.nonzero(query_id[:, None] == passage_id[None, :])
     names = table["pair_id"].to_numpy(zero_copy_only=False)
     ranks = retrieval.relevant_ranks(
-        encode(model, table["query"].take(query_rows), prompt=prompts[0]),
+        encode(model, table["query"].take(query_rows), prompt=prompts[0], role="query"),
         encode(model, table["passage"].take(doc_rows), prompt=prompts[1]),
         doc_langs,
         judged_query,

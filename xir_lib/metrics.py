@@ -27,6 +27,7 @@ SETTINGS = ("monolingual", "cross-lingual", "multilingual")
 ALL = "all"  # the pool of all languages
 CUTOFFS = (1, 10)
 MEASURES = ("mAP", "R@1", "R@10", "nDCG@10", "MRR@10", "R@100")
+DEEPEST = 100  # the largest of their cutoffs
 PRINTED = MEASURES[:3]  # those of the paper's tables
 CELL = ["setting", "query_lang", "pool"]
 Part = tuple[str, str, IntArray, NDArray[np.floating]]  # pool, measure, rows of the queries scored, their values

@@ -135,7 +135,7 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
         "judged": len(task.qrels["doc_id"].unique()),
         "passages": {str(one["values"]): one["counts"] for one in union.passages["lang"].value_counts().to_pylist()},
         "passages_sha256": _digest(union.passages),
-        "config": {"rivals": keys, **evaluation.encoder_key(encoder), "environment": environment()},
+        "config": {"rivals": keys, **evaluation.encoder_key(encoder), "context": "none", "environment": environment()},
     }
     out.mkdir(parents=True, exist_ok=True)
     table = pd.concat(topics, ignore_index=True)

@@ -87,8 +87,9 @@ def language_directions(emb: Vectors, langs: Languages, rank: int) -> dict[str, 
     than directions, and for as many directions as dimensions.
     """
     vectors, names = _aligned(emb, langs)
-    if not 1 <= rank < vectors.shape[1]:
-        raise InputError(f"lir-{rank} on vectors of {vectors.shape[1]} dimensions; use lir-1 to lir-{vectors.shape[1] - 1}")
+    if rank < 1:
+        raise InputError(f"rank must be at least 1, got {rank}")
+    refuse_rank(rank, vectors.shape[1])
     directions = {}
     for lang in np.unique(names):
         own = vectors[names == lang].astype(np.float64)  # (n, dim)
@@ -97,6 +98,12 @@ def language_directions(emb: Vectors, langs: Languages, rank: int) -> dict[str, 
         ascending = np.linalg.eigh(own.T @ own).eigenvectors  # (dim, dim), one a column
         directions[str(lang)] = np.ascontiguousarray(ascending[:, ::-1][:, :rank].T, dtype=np.float32)
     return directions
+
+
+def refuse_rank(rank: int, dim: int) -> None:
+    """Refuse to take `rank` directions out of vectors that have no more dimensions than that."""
+    if rank >= dim:
+        raise InputError(f"lir-{rank} on vectors of {dim} dimensions; use lir-1 to lir-{dim - 1}")
 
 
 def centre(emb: Vectors, langs: Languages, means: Mapping[str, Vectors]) -> Vectors:

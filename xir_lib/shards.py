@@ -105,12 +105,11 @@ def encode_corpus(
     texts: pa.ChunkedArray | Iterable[pa.RecordBatch],
     folder: Path,
     *,
-    prompt: str,
     shard_rows: int = SHARD_ROWS,
 ) -> Shards:
     """Encode a column of texts, or the `text` column of a stream of batches, into shards in `folder`.
 
-    A shard's name is the hash of its texts, the prompt and the encoder's fingerprint, maximum length and precision. A
+    A shard's name is the hash of its texts and the encoder's passage prompt, fingerprint, maximum length and precision. A
     shard that is there is not encoded again; one that no longer belongs is removed at the end, so a folder holds one
     corpus and has one writer at a time. The list of shards is written last. In memory are the texts and float32 vectors
     of one shard. Give an encoder without `cache`, or the vectors are kept twice.
@@ -123,7 +122,7 @@ def encode_corpus(
     folder = Path(folder)
     key = {
         "fingerprint": encoder.fingerprint,
-        "prompt": prompt,
+        "prompt": encoder.prompts[1],
         "max_seq_length": encoder.model.max_seq_length,
         "precision": encoder.precision,
     }
@@ -138,7 +137,7 @@ def encode_corpus(
         path = folder / f"{_digest(key, known)}{SUFFIX}"
         shape = _shape(path)
         if shape is None or shape[0] != len(part):
-            shape = _write(path, encoder.encode(known, prompt, f"shard {len(files)}"))
+            shape = _write(path, encoder.encode(known, "document", f"shard {len(files)}"))
         else:
             log.info("%s: shard %d is there, %d texts", folder, len(files), len(part))
         files.append(path)

@@ -47,12 +47,23 @@ PRINTED = pd.DataFrame(  # the measures of the paper's tables
 
 BY_GROUP = ("mAP", RANK_DISTANCE)  # measures whose differences get intervals
 
-TASKS = ("xquad-r", "xquad-r-test", "mlqa-r", "atlas-qa", "atlas-qa-dev", "atlas-qa-train", *belebele.TASKS, *miracl.TASKS)
+TASKS = (
+    *lareqa.TASKS,
+    *lareqa.WITH_CONTEXT,
+    "atlas-qa",
+    "atlas-qa-dev",
+    "atlas-qa-train",
+    *belebele.TASKS,
+    *miracl.TASKS,
+)
 
 FIT_ON = {  # other text in a task's languages, for the means of `centring` and `lir-R` where a command names none
     "xquad-r": ["mlqa-r", "atlas-qa-train"],
     "xquad-r-test": ["mlqa-r", "atlas-qa-train"],
     "mlqa-r": ["xquad-r"],
+    "xquad-r-context": ["mlqa-r-context", "atlas-qa-train"],
+    "xquad-r-test-context": ["mlqa-r-context", "atlas-qa-train"],
+    "mlqa-r-context": ["xquad-r-context"],
     "atlas-qa": ["atlas-qa-train"],
 }
 OWN_PAIRS: dict[str, Any] = {  # settings for pairs without a profile; as in params/small.yaml, steps are one pass
@@ -256,9 +267,10 @@ def explain(error: ValidationError) -> str:
 
 def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
     """Return a task by name (`TASKS`), from a folder that `RetrievalTask.save` wrote, or from a BEIR folder with languages."""
-    if name in ("xquad-r", "xquad-r-test", "mlqa-r"):
-        split = "test" if name.endswith("-test") else None
-        return lareqa.load_task(name.removesuffix("-test"), languages, split=split)
+    alone = name.removesuffix(lareqa.CONTEXT)
+    if alone in lareqa.TASKS:
+        split = "test" if alone.endswith("-test") else None
+        return lareqa.load_task(alone.removesuffix("-test"), languages, split=split, context=alone != name)
     if name in belebele.TASKS:
         return belebele.load_task(languages, **belebele.TASKS[name])
     if name in miracl.TASKS:

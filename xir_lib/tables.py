@@ -128,22 +128,24 @@ def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *,
     return comparison_table(keys, found, family=family)
 
 
-def comparison_table(keys: list[dict[str, Any]], results: list[Comparison], *, family: bool) -> pd.DataFrame:
+def comparison_table(
+    keys: list[dict[str, Any]], results: list[Comparison], *, family: bool, margin: float = MARGIN
+) -> pd.DataFrame:
     """Put comparisons behind their keys, which name the `measure`.
 
-    Columns: difference (a minus b), low, high (95 %), p, p_non_inferior (a to b, at `MARGIN`; mAP only), mde (minimum
+    Columns: difference (a minus b), low, high (95 %), p, p_non_inferior (a to b, at `margin`; mAP only), mde (minimum
     detectable effect), seeds, groups; if the rows are a declared `family`, p_holm; verdict, by p_holm where there is one.
     """
     adjusted = holm([result.p for result in results]) if family else [result.p for result in results]
     rows: list[dict[str, Any]] = []
     for key, result, p in zip(keys, results, adjusted, strict=True):
         lower_is_better = key["measure"] == RANK_DISTANCE
-        margin = None if lower_is_better else MARGIN
+        bound = None if lower_is_better else margin
         row = {name: getattr(result, name) for name in ("difference", "low", "high", "p")}
-        row["p_non_inferior"] = None if margin is None else result.p_non_inferior(margin)
+        row["p_non_inferior"] = None if bound is None else result.p_non_inferior(bound)
         row |= {"mde": result.mde, "seeds": len(result.per_seed), "groups": result.n_groups}
         row |= {"p_holm": p} if family else {}
-        rows.append({**key, **row, "verdict": verdict(result, margin=margin, p=p, lower_is_better=lower_is_better)})
+        rows.append({**key, **row, "verdict": verdict(result, margin=bound, p=p, lower_is_better=lower_is_better)})
     return pd.DataFrame(rows)
 
 
@@ -435,7 +437,9 @@ def _check(task: str, check: str, value: float, bound: float, passed: bool) -> d
     return {"task": task, "check": check, "value": value, "bound": bound, "passed": passed}
 
 
-def compare_evaluations(folders: Sequence[tuple[Path, Path]], *, n_resamples: int, seed: int) -> pd.DataFrame:
+def compare_evaluations(
+    folders: Sequence[tuple[Path, Path]], *, n_resamples: int, seed: int, margin: float = MARGIN
+) -> pd.DataFrame:
     """Compare output folders of `xir evaluate` in every setting, a minus b; the rows are one family (Holm).
 
     Several (a, b) are as many trainings of both systems, each with a seed of its own; an encoder that is not trained stands in
@@ -472,11 +476,11 @@ def compare_evaluations(folders: Sequence[tuple[Path, Path]], *, n_resamples: in
         if len(finer) == 2:
             check = compare(*finer, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
             intervals.append({"paragraph_low": check.low, "paragraph_high": check.high})
-    table = comparison_table(keys, found, family=True)
+    table = comparison_table(keys, found, family=True, margin=margin)
     table = table.drop(columns="seeds") if len(folders) == 1 else table
     bounded = [measure != RANK_DISTANCE for _, measure in compared]
-    equivalent = [result.p_equivalent(MARGIN) if yes else float("nan") for result, yes in zip(found, bounded, strict=True)]
-    table = table.assign(margin=[MARGIN if yes else float("nan") for yes in bounded], p_equivalent=equivalent)
+    equivalent = [result.p_equivalent(margin) if yes else float("nan") for result, yes in zip(found, bounded, strict=True)]
+    table = table.assign(margin=[margin if yes else float("nan") for yes in bounded], p_equivalent=equivalent)
     return table.assign(design_effect=effects).join(pd.DataFrame(intervals))
 
 

@@ -54,10 +54,10 @@ def unit_vectors(first: int, rows: int) -> np.ndarray:
 class Drawing:
     """An encoder whose vectors are drawn, and the seconds it took."""
 
-    fingerprint, precision, model = "drawn", "float32", SimpleNamespace(max_seq_length=None)
+    fingerprint, precision, prompts, model = "drawn", "float32", ("", ""), SimpleNamespace(max_seq_length=None)
     seconds = 0.0
 
-    def encode(self, texts: list[str], prompt: str, progress: str) -> np.ndarray:
+    def encode(self, texts: list[str], role: str, progress: str) -> np.ndarray:
         """Draw one shard, seeded by its first number."""
         begin = time.perf_counter()
         vectors = unit_vectors(int(texts[0]), len(texts))
@@ -121,10 +121,10 @@ def plain_top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def write(folder: Path, rows: int, shard_rows: int) -> dict[str, Any]:
     encoder: Any = Drawing()
     with Watch() as watch:
-        shards = encode_corpus(encoder, numbers(rows), folder, prompt="", shard_rows=shard_rows)
+        shards = encode_corpus(encoder, numbers(rows), folder, shard_rows=shard_rows)
     drawing = encoder.seconds
     with Watch() as again:
-        encode_corpus(encoder, numbers(rows), folder, prompt="", shard_rows=shard_rows)
+        encode_corpus(encoder, numbers(rows), folder, shard_rows=shard_rows)
     first, queries = unit_vectors(0, shards.rows[0]), unit_vectors(rows, QUERIES)
     stored = next(iter(shards))[1].astype(np.float32)
     return {

@@ -91,6 +91,8 @@ def _read(
             raise InputError(f"{where}: _id {name!r} holds white space, which ends an id in TREC's files; write it without")
         if name in line_of:
             raise InputError(f"{where}: _id {name!r} again, as in line {line_of[name]}; ids must be unique")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", _needed(record, "lang", where)):
+            raise InputError(f"{where}: lang {record['lang']!r} is no language code; write letters, digits and -, such as zh")
         line_of[name] = number
         rows.append(row_of(name, record, where))
         if len(rows) == _BLOCK:

@@ -24,11 +24,19 @@ LANGUAGES = {
 
 
 SPLITS = ("train", "test")
+TASKS = ("xquad-r", "xquad-r-test", "mlqa-r")
+CONTEXT = "-context"
+WITH_CONTEXT = tuple(f"{name}{CONTEXT}" for name in TASKS)  # the same with sentences that are embedded with their paragraph
 TEST_ARTICLES = 16  # of XQuAD-R's 48; never change: models trained on the others are judged on these
 
 
 def load_task(
-    name: str, languages: Sequence[str] | None = None, folder: Path | None = None, *, split: str | None = None
+    name: str,
+    languages: Sequence[str] | None = None,
+    folder: Path | None = None,
+    *,
+    split: str | None = None,
+    context: bool = False,
 ) -> RetrievalTask:
     """Return `xquad-r` or `mlqa-r` as a task: 13,014 or 20,534 sentences, 13,090 or 4,199 queries.
 
@@ -42,15 +50,17 @@ def load_task(
     articles of MLQA-R carry no common name. There are 48 and 520, and no component holds two articles of a language.
     `paragraph` is the same of paragraphs.
 
-    `split` keeps that part of `load_pairs`' split, **passages included**, and is in the task's name.
+    `split` keeps that part of `load_pairs`' split, **passages included**, and is in the task's name. With `context`,
+    in the name too, a passage is the sentence and behind it its whole paragraph, which LAReQA's own encoders read as well; the
+    places, ids and judgements are the same.
     """
-    passages, answered = _read(name, languages, folder, split)
+    passages, answered = _read(name, languages, folder, split, context=context)
     docs_of: dict[str, list[str]] = {}
     for row in answered:
         docs_of.setdefault(row["pair_id"], []).append(row["passage_id"])
     judgements = [(_query_id(row), doc_id) for row in answered for doc_id in docs_of[row["pair_id"]]]
     return RetrievalTask(
-        name if split is None else f"{name}-{split}",
+        f"{name}{f'-{split}' if split else ''}{CONTEXT if context else ''}",
         queries=pa.table(
             {
                 "query_id": [_query_id(row) for row in answered],
@@ -107,7 +117,12 @@ def _refuse_missing(name: str, wanted: Sequence[str], folder: Path) -> None:
 
 
 def _read(
-    name: str, languages: Sequence[str] | None, folder: Path | None, split: str | None = None
+    name: str,
+    languages: Sequence[str] | None,
+    folder: Path | None,
+    split: str | None = None,
+    *,
+    context: bool = False,
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Return passages and answered questions of the languages, in the order of language and file.
 
@@ -138,7 +153,7 @@ def _read(
             if lang not in wanted:
                 continue
             passages += [
-                {"doc_id": doc_id, "lang": lang, "text": text}
+                {"doc_id": doc_id, "lang": lang, "text": f"{text} {paragraph.context}" if context else text}
                 for doc_id, text in zip(doc_ids, paragraph.sentences, strict=True)
             ]
             answered += [
