@@ -1,5 +1,6 @@
 """What is committed under `figures` and in the README's blocks is what `xir publish` makes of the committed results."""
 
+import html
 import json
 import re
 import shutil
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xir_lib import claims, graph, report, tables
+from xir_lib import bias_report, claims, graph, report, tables
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.study import load_results
@@ -111,3 +112,11 @@ def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
     assert f"a million rows take {lines['ours']['microseconds_per_batch']:.0f} " in text
     opened = lines["NO_DUPLICATES_HASHED"]["epoch_seconds"] / seconds
     assert f"{opened:.1f} times the latter's if the checks" in text
+
+
+def test_the_committed_card_says_what_its_numbers_say() -> None:
+    folder = REPO / "figures" / "bias_card"
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert (folder / "README.md").read_text(encoding="utf-8") == bias_report._markdown(card)
+    page = (folder / "card.html").read_text(encoding="utf-8")
+    assert all(html.escape(finding) in page for finding in card["findings"]) and "<script" not in page

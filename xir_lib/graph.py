@@ -17,6 +17,7 @@ from xir_lib.paths import REPO, atomic_path, data_dir, require
 from xir_lib.plots import alpha_figure, designs_figure, mixed_figure, save_figure
 from xir_lib.report import (
     averages_block,
+    context_block,
     curve_block,
     designs_block,
     fill_readme,
@@ -32,9 +33,17 @@ SNAKEFILE = REPO / "Snakefile"
 MIRACL = REPO / "figures" / "miracl-yo"  # what `xir evaluate --task miracl-yo --out` wrote, without the rankings
 MIXED = REPO / "figures" / "mixed-yo"  # what `xir mix` wrote, a folder per model, without the examples' texts
 CURVES = REPO / "figures" / "fit_curve"  # what `xir evaluate --fit-curve` wrote, a folder per task
+CONTEXTS = REPO / "figures" / "context"  # what `xir evaluate` wrote for sentences alone and with their paragraphs
 AVERAGES = REPO / "figures" / "averaged"  # what `xir evaluate` wrote of averaged weights; per group mAP alone
 DESIGNS = REPO / "figures" / "when_hybrid"  # what notebook 06 shows of all profiles
-BLOCKS = {MIRACL: miracl_block, MIXED: mixed_block, CURVES: curve_block, DESIGNS: designs_block, AVERAGES: averages_block}
+BLOCKS = {
+    MIRACL: miracl_block,
+    MIXED: mixed_block,
+    CURVES: curve_block,
+    DESIGNS: designs_block,
+    AVERAGES: averages_block,
+    CONTEXTS: context_block,
+}
 
 
 def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run: bool = False) -> Path:

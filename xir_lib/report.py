@@ -2,6 +2,7 @@
 
 import base64
 import html
+import json
 import re
 import shutil
 from pathlib import Path
@@ -297,6 +298,24 @@ def averages_block(folder: Path) -> str:
     table = designs.averages(folder, load_results(folder.parent / "parallel" / "results"))
     columns = ["average", "seeds", "task", "minus", "free fix", "setting", "mAP", "difference", "low", "high", "verdict"]
     return "\n".join(_markdown(table[columns]))
+
+
+def context_block(folder: Path) -> str:
+    """Return the page's table: what a paragraph behind every sentence changes; `folder` has a folder per task and fix."""
+    rows = []
+    for path in sorted(Path(folder).rglob("metrics.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        rows.append(
+            {
+                "passages": "with their paragraph" if told["config"]["context"] == "paragraph" else "sentences alone",
+                "free fix": told["config"]["rival"],
+                **{f"{setting} mAP": means["mAP"] for setting, means in told["settings"].items()},
+                "rank distance": told["bias"]["rank_distance"]["mean"],
+                "own language in the top 10": told["bias"]["language_share"]["own"]["mean"],
+            }
+        )
+    table = pd.DataFrame(rows).sort_values(["passages", "free fix"], key=lambda values: values.where(values != "none", ""))
+    return "\n".join(_markdown(table))
 
 
 def curve_block(folder: Path) -> str:
