@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ def test_context_changes_the_texts_alone(lareqa_folder: Path) -> None:
     assert whole.passages.drop_columns("text") == task.passages.drop_columns("text")
     assert (EN[:9], EN[10:]) == tuple(task.passages["text"].to_pylist()[3:5])
     assert [f"{EN[:9]} {EN}", f"{EN[10:]} {EN}"] == whole.passages["text"].to_pylist()[3:5]
+
+
+def test_context_is_asked_for_by_name(lareqa_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mlqa-r-context` by hand; XQuAD-R's test articles are in the next test."""
+    folder = tmp_path / "data" / "mlqa-r"
+    shutil.copytree(lareqa_folder, folder, ignore=shutil.ignore_patterns("data"))
+    monkeypatch.setenv("XIR_DATA", str(folder.parent))
+    named = load_task("mlqa-r-context", LANGS)
+    assert named.passages == lareqa.load_task("mlqa-r", LANGS, lareqa_folder, context=True).passages
+    assert load_task("mlqa-r", LANGS).passages["text"] != named.passages["text"]
+
+
+def test_context_and_test_articles_are_asked_for_by_name(real: Path) -> None:
+    task, alone = (load_task(name, ["en", "th"]) for name in ("xquad-r-test-context", "xquad-r-test"))
+    assert task.name == "xquad-r-test-context" and task.passages["doc_id"] == alone.passages["doc_id"]
+    assert task.passages != alone.passages and len(task.queries["group"].unique()) == 16
 
 
 def test_a_query_has_one_relevant_sentence_in_each_language_of_its_id(lareqa_folder: Path) -> None:

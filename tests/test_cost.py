@@ -1,5 +1,6 @@
 """The estimate against published parameter counts, a profiler that counts FLOPs, and hand arithmetic."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,10 @@ def test_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
             assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="cannot read the tokenizer"):
         token_means(XLM_R, toy_pairs(), 32)
+
+
+def test_the_training_benchmark_s_share_of_a_device_s_peak() -> None:
+    script = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "training_speed.py"))
+    cost = {"flops": 4e14, "pairs": 200}  # 2e12 a pair
+    assert script["flops_per_second"](312, cost, "NVIDIA A100-SXM4-80GB") == {"flops_per_second": 6.24e14, "share_of_peak": 2}
+    assert script["flops_per_second"](10, cost, "cpu") == {"flops_per_second": 2e13}

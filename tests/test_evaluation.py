@@ -410,7 +410,9 @@ def test_several_rivals_and_fits_in_one_command(
     curve = pd.read_csv(out / "fit_curve.csv")
     assert set(curve["texts"]) == {0, 3, 9} and set(curve["rival"]) == {"centring"}
     assert xir(monkeypatch, *common, "--rival", "lir-1", "--fit", "cross-fit") == 0
-    assert "rival lir-1-cross-fit" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rival lir-1-cross-fit" in printed
+    assert "R@100 is 1 whatever the ranking in pools of no more passages: xx (20), yy (20), zz (20)" in printed
     assert {path.name for path in out.iterdir() if path.is_dir()} == {"lir-1-cross-fit", "mlqa-r", "none"}
     assert not (out / "fit_curve.csv").exists()
     for wrong, message in (

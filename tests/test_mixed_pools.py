@@ -28,11 +28,11 @@ def passages(lang: str, n: int, word: str = "stone") -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PASSAGE_SCHEMA)
 
 
-def own_task(name: str = "toy-yo") -> RetrievalTask:
+def own_task(name: str = "toy-yo", key: str = "q") -> RetrievalTask:
     queries = [
-        {"query_id": f"q{q}", "pair_id": str(q), "lang": "yo", "text": f"yo{q}", "group": str(q)} for q in range(QUERIES)
+        {"query_id": f"{key}{q}", "pair_id": str(q), "lang": "yo", "text": f"yo{q}", "group": str(q)} for q in range(QUERIES)
     ]
-    qrels = [{"query_id": f"q{q}", "doc_id": f"{q}-yo", "relevance": 1} for q in range(QUERIES)]
+    qrels = [{"query_id": f"{key}{q}", "doc_id": f"{q}-yo", "relevance": 1} for q in range(QUERIES)]
     return RetrievalTask(
         name,
         pa.Table.from_pylist(queries, schema=QUERY_SCHEMA),
@@ -49,7 +49,8 @@ class Simulated:
 
     def __init__(self, scores: dict[str, float]) -> None:
         self.scores, self.name, self.prompts = scores, "simulated", ("", "")
-        self.precision, self.fingerprint, self.model = "float32", "0", SimpleNamespace(max_seq_length=8)
+        self.precision, self.fingerprint = "float32", "0"
+        self.model = SimpleNamespace(max_seq_length=8, get_embedding_dimension=lambda: 2)
 
     def encode_task(self, task: RetrievalTask) -> Embeddings:
         values = np.array([self.scores[name] for name in task.passages["doc_id"].to_pylist()])
@@ -173,6 +174,11 @@ def test_what_cannot_be_mixed_is_refused_before_anything_is_encoded(tmp_path: Pa
     german = task.queries.set_column(2, QUERY_SCHEMA.field("lang"), pa.array(["de"] * QUERIES))
     with pytest.raises(InputError, match="has queries in de and passages in yo"):
         plan(RetrievalTask("asked", german, task.passages, task.qrels), FOREIGN)
+    other = own_task("other", "another")
+    flat = plan(task, FOREIGN, rivals=["lir-2"], fit_on=[other], shares=[0.5], size=SIZE, draws=1)
+    with pytest.raises(InputError, match="lir-2 on vectors of 2 dimensions"):
+        measure(Simulated({}), flat, tmp_path / "out")  # no score of any passage: encoding would fail
+    assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="has one query"):
         plan(RetrievalTask("one", task.queries.slice(0, 1), task.passages, task.qrels.slice(0, 1)), FOREIGN)
 

@@ -1,9 +1,9 @@
 """What is committed under `figures` and in the README's blocks is what `xir publish` makes of the committed results."""
 
-import html
 import json
 import re
 import shutil
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -119,4 +119,6 @@ def test_the_committed_card_says_what_its_numbers_say() -> None:
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     assert (folder / "README.md").read_text(encoding="utf-8") == bias_report._markdown(card)
     page = (folder / "card.html").read_text(encoding="utf-8")
-    assert all(html.escape(finding) in page for finding in card["findings"]) and "<script" not in page
+    pictures = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    assert bias_report._html(card, dict(zip(bias_report.figures(card), pictures, strict=True))) == page
+    assert "<script" not in page and all(b64decode(picture).startswith(b"\x89PNG") for picture in pictures)

@@ -389,14 +389,15 @@ def compare(
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Fixes the resamples.")] = 0,
     margin: Annotated[
-        float, typer.Option(help="The largest difference in mAP that does not matter, declared beforehand.")
-    ] = 0.01,
+        float | None, typer.Option(help="The largest difference in mAP that does not matter, declared beforehand; default .01.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two systems: differences A - B, 95 % intervals over groups, Holm-adjusted p, verdict."""
-    from xir_lib.tables import compare_evaluations, save_table
+    from xir_lib.tables import MARGIN, compare_evaluations, save_table
 
+    margin = MARGIN if margin is None else margin
     if out and out.suffix != ".csv":
         raise InputError(f"--out {out} is no .csv; name a CSV file")
     if not 0 < margin < 1:

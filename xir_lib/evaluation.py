@@ -313,7 +313,8 @@ def check_rival(task: RetrievalTask, rival: Rival, fit: str, fit_on: Sequence[Re
 def check_rank(encoder: Encoder, rivals: Iterable[Rival]) -> None:
     """Refuse lir-R with as many directions as the encoder has dimensions, before anything is encoded."""
     for rival in rivals:
-        refuse_rank(rival.rank or 0, encoder.model.get_embedding_dimension() or 0)
+        if rival.rank:
+            refuse_rank(rival.rank, encoder.model.get_embedding_dimension() or 0)
 
 
 def plan(

@@ -108,6 +108,7 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
     out, task, union = Path(out), planned.task, planned.union
     if below := [path for path in out.rglob("mixed.json") if path.parent != out]:
         raise InputError(f"{out} holds pools of its own in {below[0].parent}; name another folder")
+    evaluation.check_rank(encoder, planned.rivals)
     (out / "mixed.json").unlink(missing_ok=True)
     vectors = None if all(rival.lexical for rival in planned.rivals) else encoder.encode_task(union)
     topics, languages, keys = [], [], {}
@@ -135,7 +136,12 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
         "judged": len(task.qrels["doc_id"].unique()),
         "passages": {str(one["values"]): one["counts"] for one in union.passages["lang"].value_counts().to_pylist()},
         "passages_sha256": _digest(union.passages),
-        "config": {"rivals": keys, **evaluation.encoder_key(encoder), "context": "none", "environment": environment()},
+        "config": {
+            "rivals": keys,
+            **evaluation.encoder_key(encoder),
+            "context": evaluation.context_of(task),
+            "environment": environment(),
+        },
     }
     out.mkdir(parents=True, exist_ok=True)
     table = pd.concat(topics, ignore_index=True)
