@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from xir_lib import claims, report, tables, training
+from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.study import (
@@ -35,8 +36,10 @@ from xir_lib.study import (
     load_own,
     load_results,
     load_study,
+    load_task,
     load_training,
     own_settings,
+    prepare,
     preview,
     with_early_stopping,
 )
@@ -527,3 +530,26 @@ def test_the_decision_table_is_that_of_the_evaluations() -> None:
         assert float(str(table.loc[repair, "atlas-qa multi"])) == pytest.approx(gain, abs=5.1e-4)
         value, low, high = (float(number) for number in re.findall(r"[+-]\.\d+", str(table.loc[repair, "atlas-qa mono"])))
         assert value == pytest.approx(change, abs=5.1e-4) and low <= value <= high
+
+
+def test_the_held_out_pairs_are_a_task_of_a_profile(tmp_path: Path) -> None:
+    """Atlas-QA holds out its dev part, which its own loader makes a task of."""
+    values = profile(evaluations=[{"task": "held-out"}], rivals=["none"])
+    prepare(Study(**values), tmp_path)
+
+    def judged(task: RetrievalTask) -> set[tuple[str, ...]]:
+        asked = {row["query_id"]: (row["lang"], row["text"], row["pair_id"], row["group"]) for row in task.queries.to_pylist()}
+        there = {row["doc_id"]: (row["lang"], row["text"]) for row in task.passages.to_pylist()}
+        return {(*asked[row["query_id"]], *there[row["doc_id"]]) for row in task.qrels.to_pylist()}
+
+    found, expected = (
+        RetrievalTask.load(tmp_path / "tasks" / "held-out"),
+        load_task("atlas-qa-dev", values["data"]["languages"]),
+    )
+    assert judged(found) == judged(expected)
+    assert found.queries.num_rows == expected.queries.num_rows
+    texts = [{(row["lang"], row["text"]) for row in task.passages.to_pylist()} for task in (found, expected)]
+    assert texts[0] == texts[1] and found.passages.num_rows == len(texts[0])
+    chosen = Study(**profile(evaluations=[{"task": "held-out", "languages": ["sw", "xx"]}], rivals=["none"]))
+    with pytest.raises(InputError, match="unknown language xx; this data has"):
+        prepare(chosen, tmp_path / "chosen")

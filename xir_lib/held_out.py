@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from xir_lib import bias, metrics, retrieval
-from xir_lib.corpora.records import PairTable
+from xir_lib import bias, fitting, metrics, retrieval
+from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.train_settings import TrainSettings
@@ -56,54 +58,68 @@ def held_out_loss(
     return losses
 
 
-def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tuple[str, str]) -> dict[str, Any]:
-    """Rank the held-out queries in the pool of all held-out passages, all languages together.
+def held_out_task(pairs: PairTable, name: str = "held-out") -> RetrievalTask:
+    """Return pairs as a retrieval task: a query's relevant passages are those of its id, in every language.
 
-    At most 100 ids and about 160 rows take part, those with the smallest hashes, to keep it cheap. Relevant are the
-    passages of the query's id in every language. Returns counts (ids, queries, passages), the macro means `multilingual
-    mAP` and `monolingual mAP` (None if no query has a passage in its language) and `bias`, the measures `BIAS` with their
-    bounds (without those that the pairs do not allow). The pool is small, so the numbers are higher than on a whole task.
+    A passage that several ids share, or that has the text of another one in its language, is one candidate. Queries of ids
+    without any passage are left out; if no query is left `InputError` is raised.
     """
-    from xir_lib.encoders import encode
-
-    by_hash = sorted(pairs.pair_ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    table = pairs.select(pair_ids=by_hash[: min(RANKED_IDS, RANKED_ROWS // len(pairs.languages))]).table
-    index = PairIndex.from_table(PairTable(table))
+    index, table = PairIndex.from_table(pairs), pairs.table
     there = index.passage >= 0  # (ids, languages)
     query_id, query_lang = np.nonzero(index.has_query & there.any(axis=1, keepdims=True))
     passage_id, passage_lang = np.nonzero(there)
     if not len(query_id):
         raise InputError(f"none of {len(there)} held-out ids has a query and a passage; hold out others")
     key = index.passage[passage_id, passage_lang].astype(np.int64) * len(index.languages) + passage_lang
-    _, first, document = np.unique(key, return_index=True, return_inverse=True)  # a passage may serve several ids
-    languages, doc_langs = np.unique(passage_lang[first], return_inverse=True)
+    _, first, document = np.unique(key, return_index=True, return_inverse=True)
     query_rows = index.row[query_id, query_lang]
+    asked = (
+        table.select(["pair_id", "lang", "query", "group"])
+        .take(query_rows)
+        .rename_columns(["pair_id", "lang", "text", "group"])
+    )
     doc_rows = index.row[passage_id, passage_lang][first]
-    judged_query, judged = np.nonzero(query_id[:, None] == passage_id[None, :])
+    docs = table.select(["lang", "passage"]).take(doc_rows).rename_columns(["lang", "text"])
     names = table["pair_id"].to_numpy(zero_copy_only=False)
+    query_names, doc_names = (np.array([f"{names[row]}-{row}" for row in rows]) for rows in (query_rows, doc_rows))
+    judged = pd.DataFrame({"id": query_id, "query_id": query_names}).merge(
+        pd.DataFrame({"id": passage_id, "doc_id": doc_names[document]}), on="id"
+    )
+    return RetrievalTask(
+        name,
+        asked.add_column(0, "query_id", [query_names]).select(QUERY_SCHEMA.names).cast(QUERY_SCHEMA),
+        docs.add_column(0, "doc_id", [doc_names]).cast(PASSAGE_SCHEMA),
+        pa.Table.from_pandas(judged.assign(relevance=1)[QREL_SCHEMA.names], QREL_SCHEMA, preserve_index=False),
+    )
+
+
+def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tuple[str, str]) -> dict[str, Any]:
+    """Rank the held-out queries in the pool of all held-out passages, all languages together.
+
+    At most 100 ids and about 160 rows take part, those with the smallest hashes, to keep it cheap; the task is that of
+    `held_out_task`. Returns counts (ids, queries, passages), the macro means `multilingual mAP` and `monolingual mAP` (None if
+    no query has a passage in its language) and `bias`, the measures `BIAS` with their bounds (without those that the pairs do
+    not allow). The pool is small, so the numbers are higher than on a whole task.
+    """
+    from xir_lib.encoders import encode
+
+    by_hash = sorted(pairs.pair_ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    chosen = pairs.select(pair_ids=by_hash[: min(RANKED_IDS, RANKED_ROWS // len(pairs.languages))])
+    task = held_out_task(chosen)
     ranks = retrieval.relevant_ranks(
-        encode(model, table["query"].take(query_rows), prompt=prompts[0], role="query"),
-        encode(model, table["passage"].take(doc_rows), prompt=prompts[1]),
-        doc_langs,
-        judged_query,
-        document[judged],
-        retrieval.tie_order([f"{names[row]}-{row}" for row in doc_rows]),
+        encode(model, task.queries["text"], prompt=prompts[0], role="query"),
+        encode(model, task.passages["text"], prompt=prompts[1]),
+        pc.index_in(task.passages["lang"], pa.array(task.languages)).to_numpy(),
+        *fitting.relevant_rows(task),
+        retrieval.tie_order(task.passages["doc_id"].to_pylist()),
     )
-    queries = pd.DataFrame(
-        {
-            "query_id": [f"{names[row]}-{row}" for row in query_rows],
-            "pair_id": names[query_rows],
-            "group": table["group"].to_numpy(zero_copy_only=False)[query_rows],
-            "lang": table["lang"].to_numpy(zero_copy_only=False)[query_rows],
-        }
-    )
-    doc_languages = [index.languages[code] for code in languages]
-    means = metrics.macro(metrics.score_settings(ranks, queries, doc_languages, measures=("mAP",)))
-    card = bias.bias_card(ranks, queries, doc_languages, complete_at=(20,))
+    queries = task.queries.to_pandas()
+    means = metrics.macro(metrics.score_settings(ranks, queries, task.languages, measures=("mAP",)))
+    card = bias.bias_card(ranks, queries, task.languages, complete_at=(20,))
     return {
-        "ids": len(there),
-        "queries": len(query_rows),
-        "passages": len(doc_rows),
+        "ids": len(chosen.pair_ids),
+        "queries": task.queries.num_rows,
+        "passages": task.passages.num_rows,
         "multilingual mAP": round(means["multilingual"]["mAP"], 6),
         "monolingual mAP": round(means["monolingual"]["mAP"], 6) if "monolingual" in means else None,
         "bias": {

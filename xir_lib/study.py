@@ -25,6 +25,7 @@ from xir_lib.corpora import belebele, lareqa, miracl, mlqa
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import pair_counts, split_by_group
 from xir_lib.errors import InputError
+from xir_lib.held_out import held_out_task
 from xir_lib.metrics import CELL, SETTINGS
 from xir_lib.overlap import overlap
 from xir_lib.paths import atomic_path, require
@@ -56,6 +57,8 @@ TASKS = (
     *belebele.TASKS,
     *miracl.TASKS,
 )
+
+HELD_OUT = "held-out"  # in a profile: its held-out pairs as a task, to choose settings by
 
 FIT_ON = {  # other text in a task's languages, for the means of `centring` and `lir-R` where a command names none
     "xquad-r": ["mlqa-r", "atlas-qa-train"],
@@ -132,8 +135,8 @@ class Evaluation(_Strict):
     @field_validator("task")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in TASKS:
-            raise InputError(f"unknown task {value!r}; use {', '.join(TASKS)}")
+        if value not in (*TASKS, HELD_OUT):
+            raise InputError(f"unknown task {value!r}; use {', '.join(TASKS)} or {HELD_OUT}")
         return value
 
 
@@ -456,7 +459,7 @@ def prepare(study: Study, folder: Path) -> dict[str, Any]:
         wanted |= {name: evaluation.languages if name.startswith("atlas") else None for name in evaluation.fit_on}
     wanted |= {evaluation.task: evaluation.languages for evaluation in study.evaluations}
     for name, languages in wanted.items():
-        task = load_task(name, languages)
+        task = held_out_task(held_out.select(languages=languages), name) if name == HELD_OUT else load_task(name, languages)
         target = folder / "tasks" / name
         shutil.rmtree(target, ignore_errors=True)
         task.save(target)
