@@ -20,7 +20,7 @@ from xir_lib.metrics import CELL, SETTINGS, random_average_precision
 from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival
 from xir_lib.significance import Comparison, compare, design_effect, holm, verdict
-from xir_lib.study import Mixture, Results
+from xir_lib.study import HELD_OUT, Mixture, Results
 
 PAPER_NAMES = {"xquad-r": "XQuAD-R", "mlqa-r": "MLQA-R"}
 PAPER_STRATEGIES = {"x-x-mono": "x_x_mono", "x-y": "x_y", "hybrid-0.5": "hybrid"}
@@ -79,8 +79,9 @@ def within(sums: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
 
 
 def tasks_of(results: Results) -> list[str]:
-    """Return the tasks of a profile, without those that are a part of another one's questions."""
-    return [evaluation.task for evaluation in results.study.evaluations if "standalone" not in evaluation.task]
+    """Return the tasks that judge a profile: not a part of another one, not the held-out pairs."""
+    tasks = [evaluation.task for evaluation in results.study.evaluations]
+    return [task for task in tasks if "standalone" not in task and task != HELD_OUT]
 
 
 def trained_languages(results: Results) -> set[str]:
