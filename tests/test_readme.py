@@ -1,0 +1,123 @@
+"""Every result that the README's own sentences name is computed again here from the committed per-group scores."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from xir_lib import factors, tables
+from xir_lib.designs import FIX
+from xir_lib.paths import REPO
+from xir_lib.study import Results, load_results
+
+FIGURES = REPO / "figures"
+TEXT = re.sub(
+    r"<!-- parallel \w+ -->.*?<!-- end -->|```.*?```", "", (REPO / "README.md").read_text(encoding="utf-8"), flags=re.S
+)
+PROSE = " ".join(TEXT.split())
+
+
+@cache
+def results(profile: str) -> Results:
+    return load_results(FIGURES / profile / "results")
+
+
+@cache
+def levels(profile: str) -> "pd.Series[float]":
+    table = tables.scores(results(profile))
+    return table[table["measure"] == "mAP"].set_index(["task", "strategy", "rival", "setting"])["value"]
+
+
+def short(value: float) -> str:
+    return f"{value:.3f}".replace("0.", ".")
+
+
+def mAP(profile: str, task: str, strategy: str, rival: str = "none") -> str:
+    return short(levels(profile)[task, strategy, rival, "multilingual"])
+
+
+@cache
+def minus(profile: str, task: str, other: str, setting: str = "multilingual", fix: str = "none") -> dict[str, str]:
+    """Return the hybrid minus another strategy: `value` and `interval`."""
+    table = tables.comparisons(results(profile), [("hybrid-0.5", fix, other, fix)])
+    (row,) = table[(table["task"] == task) & (table["setting"] == setting) & (table["measure"] == "mAP")].to_dict("records")
+    return ranged(row)
+
+
+def ranged(row: Mapping[Any, Any]) -> dict[str, str]:
+    value, low, high = (short(row[name]) for name in ("difference", "low", "high"))
+    return {"value": value, "interval": f"{value} [{low}, {high}]"}
+
+
+def expected() -> list[str]:
+    """Return the passages of the README that hold results, as the committed files have them."""
+    first = {name: mAP("parallel", "mlqa-r", name) for name in ("none", "x-x-mono", "hybrid-0.5", "x-y")}
+    belebele = sorted(
+        minus(profile, task, "x-y")["value"] for profile, task in (("small", "belebele"), ("atlas", "belebele-test"))
+    )
+    gain = [minus("matched", task, "x-x-mono")["value"] for task in ("xquad-r", "mlqa-r")]
+    fixed = [minus("parallel", task, "x-x-mono", fix=FIX)["interval"] for task in ("mlqa-r", "xquad-r-test")]
+    cells = {
+        (task, name): mAP("two_by_two", task, name)
+        for task in ("mlqa-r", "xquad-r-test")
+        for name in ("none", "x-x", "x-x-mono")
+    }
+    level = levels("two_by_two")
+    row = [
+        short(level[task, "hybrid-0.5", "none", "multilingual"] - level[task, "hybrid-row-0.5", "none", "multilingual"])
+        for task in ("mlqa-r", "xquad-r-test")
+    ]
+    six = [mAP("first_six", "mlqa-r", name) for name in ("x-x-mono", "x-y", "hybrid-0.5")]
+    shares = [re.findall(r"(\S+) (\d+)%", sentence) for sentence in factors.control_answers(results("controls"))]
+    share = {name: " and ".join(f"{dict(found)[name]} %" for found in shares) for name in ("one-language", "disjoint")}
+    parallel = factors.being_parallel(results("few_ids"), results("controls")).query(
+        "setting == 'multilingual' and measure == 'mAP'"
+    )
+    parallel_text = dict(zip(parallel["task"], map(ranged, parallel.to_dict("records")), strict=True))
+    near = {
+        name: {task: round(100 * told["touched"] / told["queries"]) for task, told in results(name).overlap.items()}
+        for name in ("small", "parallel", "low_resource")
+    }
+    assert set(near["parallel"].values()) == {2}
+    return [
+        f"MLQA-R gives {first['none']} mAP untouched, {first['x-x-mono']} after `x-x-mono`, {first['hybrid-0.5']} after the "
+        f"hybrid and {first['x-y']} after `x-y`",
+        f"above `x-x-mono` in the pool of all, by {gain[0]} on XQuAD-R and {gain[1]} on MLQA-R",
+        f"by {belebele[0]} to {belebele[1]}",
+        f"give {mAP('parallel', 'mlqa-r', 'none', FIX)} on MLQA-R",
+        f"{fixed[0]} there and {fixed[1]} on XQuAD-R",
+        f"({cells['mlqa-r', 'none']} to {cells['mlqa-r', 'x-x']}, [one seed]",
+        f"`matched`: {minus('matched', 'xquad-r', 'none', 'monolingual')['interval']} on XQuAD-R",
+        f"from {cells['mlqa-r', 'none']} to {cells['mlqa-r', 'x-x']} on MLQA-R and from {cells['xquad-r-test', 'none']} to "
+        f"{cells['xquad-r-test', 'x-x']} on XQuAD-R, where the same pairs sorted by language (`x-x-mono`) give "
+        f"{cells['mlqa-r', 'x-x-mono']} and {cells['xquad-r-test', 'x-x-mono']}.",
+        f"(`hybrid-row`) stays {row[0]} and {row[1]} below the hybrid",
+        f"({mAP('first_six', 'mlqa-r', 'none', FIX)} on MLQA-R) give more than any training alone ({min(six)} to {max(six)})",
+        f"`x-x-mono` with both gives most ({mAP('first_six', 'mlqa-r', 'x-x-mono', FIX)})",
+        f"English alone gives {share['one-language']};",
+        f"nothing parallel in this training, {share['disjoint']}.",
+        f"by {parallel_text['mlqa-r']['interval']} on MLQA-R and {parallel_text['xquad-r-test']['interval']} on XQuAD-R",
+        f"{near['small']['mlqa-r']} % of MLQA-R's questions have a near-duplicate in training",
+        f"in `parallel` 2 % do, in `low_resource` {near['low_resource']['belebele-test']} %",
+    ]
+
+
+def test_the_results_that_the_readme_names_are_those_of_the_committed_files() -> None:
+    passages = expected()
+    assert [passage for passage in passages if passage not in PROSE] == []
+    checked = {number for passage in passages for number in re.findall(r"(?<!\d)\.\d{3}", passage)}
+    assert set(re.findall(r"(?<![\d\w])-?(\.\d{3})(?!\d)", PROSE)) <= checked  # a new number needs a line above
+
+
+def test_minutes_of_training_are_those_of_the_runs() -> None:
+    told = dict(re.findall(r"^\| `(\w+)` \|.*?training (\d+(?: to \d+)? minutes)", TEXT, flags=re.M))
+    assert len(told) > 6
+    for profile, text in told.items():
+        runs = json.loads((FIGURES / profile / "results" / "runs.json").read_text(encoding="utf-8"))
+        wanted = [run for run in runs if run["environment"].get("precision", "float32") == "float32"] or runs
+        minutes = sorted(round(run["seconds"] / 60) for run in wanted)
+        found = [int(number) for number in re.findall(r"\d+", text)]
+        assert (found[0], found[-1]) == (minutes[0], minutes[-1]), profile
