@@ -1,5 +1,6 @@
 """Runs that differ in one thing: differences by hand on made-up scores, and what is committed."""
 
+import pandas as pd
 import pytest
 from test_designs import with_fix
 from test_study import ALL_EQUAL, PAPER_LIKE, level
@@ -102,6 +103,39 @@ def test_what_few_ids_change_by_hand() -> None:
     assert fewer["x-x-mono-8", "none"] == "+.050"
     assert fewer["x-x-mono-8", "x-x-mono"] == "-.050"
     assert fewer["hybrid-0.5-8", "hybrid-0.5"] == "-.030"
+
+
+def test_what_is_chosen_on_held_out_pairs_by_hand() -> None:
+    more = {"x-y-t.05": level(0.9, 0.7, 0.4), "hybrid-0.5-t.05": level(0.8, 0.65, 0.56)}
+    judged = with_fix(PAPER_LIKE | more, dict.fromkeys(PAPER_LIKE | more, level(0.8, 0.6, 0.5)))
+    with pytest.raises(InputError, match="profile one has no task held-out"):
+        factors.grid(judged)
+    # On the held-out pairs the hybrid's other temperature is better (.67 on average, not .65) and x-y's is worse.
+    held_out = with_fix(
+        {
+            **PAPER_LIKE,
+            "hybrid-0.5": level(0.80, 0.65, 0.50),
+            "hybrid-0.5-t.05": level(0.79, 0.65, 0.57),
+            "x-y": level(0.75, 0.65, 0.55),
+            "x-y-t.05": level(0.90, 0.60, 0.40),
+        },
+        ALL_EQUAL | dict.fromkeys(more, ALL_EQUAL["none"]),
+    )
+    chosen_by = [{**one, "task": "held-out"} for one in held_out.evaluations]
+    variants = {name: {"strategy": name.removesuffix("-t.05"), "temperature": 0.05} for name in more}
+    tasks = [judged.study.evaluations[0].model_copy(update={"task": "held-out"}), *judged.study.evaluations]
+    names = ["x-x-mono", "x-y", "hybrid-0.5", *more]
+    study = judged.study.model_copy(update={"variants": variants, "strategies": names, "evaluations": tasks})
+    sums = pd.concat([judged.group_sums, held_out.group_sums.assign(task="held-out")], ignore_index=True)
+    results = judged._replace(study=study, group_sums=sums, evaluations=judged.evaluations + chosen_by)
+    table = factors.grid(results).set_index("run")
+    assert table["mean"].to_dict() == pytest.approx(
+        {"x-x-mono": 1.9 / 3, "x-y": 1.95 / 3, "hybrid-0.5": 0.65, "x-y-t.05": 1.9 / 3, "hybrid-0.5-t.05": 0.67}, abs=1e-3
+    )
+    assert table.index[table["chosen"]].tolist() == ["x-x-mono", "x-y", "hybrid-0.5-t.05"]
+    assert table.loc["hybrid-0.5-t.05", ["strategy", "temperature"]].tolist() == ["hybrid-0.5", 0.05]
+    told = factors.tuned(results, table.reset_index()).set_index("minus")["multilingual"].str.split(" ").str[0]
+    assert told.to_dict() == {"x-x-mono": "+.060", "x-y": "+.010", "none": "+.160"}  # on the task that judges
 
 
 def test_two_machines_beside_each_other() -> None:

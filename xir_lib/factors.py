@@ -1,7 +1,8 @@
 """What decides: runs on design P that differ in one thing from the plain strategies.
 
 `alphas`: the share of monolingual batches. `controls`: parallel text, and a loss of its own. `cells`: of what a strategy is
-made. `factors`: how much data, how good a start. All are of one seed, and nothing is adjusted.
+made. `factors`: how much data, how good a start. `grid` and `tuned`: learning rate and temperature, chosen for each strategy on
+held-out pairs. All are of one seed, and nothing is adjusted.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ import pandas as pd
 
 from xir_lib.designs import FIX, hybrid_minus_pure
 from xir_lib.errors import InputError
+from xir_lib.metrics import SETTINGS
 from xir_lib.samplers import Strategy
 from xir_lib.significance import A_BETTER, compare
-from xir_lib.study import Results, load_results
+from xir_lib.study import HELD_OUT, Results, load_results
 from xir_lib.tables import (
     COMPARED,
     HYBRID,
@@ -29,7 +31,7 @@ from xir_lib.tables import (
 )
 from xir_lib.train_settings import parse_strategy
 
-LADDER, CONTROLS, CELLS = "alpha", "controls", "two_by_two"  # the profiles of `alphas`, `controls` and `cells`
+LADDER, CONTROLS, CELLS, GRID = "alpha", "controls", "two_by_two", "grid"  # the profiles of the functions so called
 FACTORS = {  # what was changed: the profile, and what its variants' names end in
     "as it is": (CELLS, ""),
     "64 ids of 708": ("few_ids", "-64"),
@@ -221,6 +223,36 @@ def being_parallel(few: Results, apart: Results) -> pd.DataFrame:
             found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n, seed=seed))
             keys.append({"task": task, "setting": setting, "measure": measure})
     return comparison_table(keys, found, family=False)
+
+
+def grid(results: Results) -> pd.DataFrame:
+    """Return every run of a grid of settings with its mAP on the held-out pairs, and the best run of each strategy.
+
+    Columns: strategy, run (its name in the profile), learning rate, temperature, mAP in each setting and their mean, chosen
+    (whether that mean is the highest of the strategy).
+    """
+    table = scores(results)
+    held_out = table[(table["task"] == HELD_OUT) & (table["rival"] == "none") & (table["measure"] == "mAP")]
+    if held_out.empty:
+        raise InputError(f"profile {results.study.profile} has no task {HELD_OUT}; name one that has, such as {GRID}")
+    wide = held_out.pivot(index="strategy", columns="setting", values="value")[list(SETTINGS)]
+    rows = []
+    for name in results.study.strategies:
+        used = results.study.settings(name, results.study.seeds[0])
+        rows.append((used.strategy, name, used.learning_rate, used.temperature, *wide.loc[name], wide.loc[name].mean()))
+    columns = ["strategy", "run", "learning rate", "temperature", *SETTINGS, "mean"]
+    found = pd.DataFrame(rows, columns=columns)
+    return found.assign(chosen=found.index.isin(found.groupby("strategy")["mean"].idxmax()))
+
+
+def tuned(results: Results, found: pd.DataFrame) -> pd.DataFrame:
+    """Return the hybrid minus the pure strategies and the encoder as it is, each at the settings that `grid` chose for it.
+
+    `found` is `grid`. Columns of `differences`, on the tasks that judge.
+    """
+    best = found[found["chosen"]].set_index("strategy")["run"]
+    table = differences(results, best[HYBRID], [*best[list(PURE)], "none"])
+    return table[table["task"].isin(tasks_of(results))].reset_index(drop=True)
 
 
 def across(one: Results, other: Results) -> pd.DataFrame:
