@@ -10,7 +10,7 @@ from test_study import ALL_EQUAL, PAPER_LIKE, level, made_up
 
 from xir_lib import designs
 from xir_lib.errors import InputError
-from xir_lib.graph import AVERAGES
+from xir_lib.graph import AVERAGES, STOCK
 from xir_lib.study import Results, load_results
 
 
@@ -90,12 +90,19 @@ def test_no_profile_is_refused() -> None:
         designs.read_designs(Path("figures"), ["nowhere"])
 
 
-def test_the_committed_averages_are_those_of_their_files() -> None:
-    results = load_results(AVERAGES.parent / "parallel" / "results")
-    table = designs.averages(AVERAGES, results)
-    assert len(table) == 2 * 2 * 2 * 4  # averages, tasks, minus what, three settings and the fixed one
+@pytest.mark.parametrize(
+    ("folder", "profile", "minus", "models"),
+    [(AVERAGES, "parallel", ("hybrid-0.5", "none"), 2), (STOCK, "two_by_two", ("x-x", "x-x-mono", "none"), 1)],
+)
+def test_committed_models_of_no_profile_are_those_of_their_files(
+    folder: Path, profile: str, minus: tuple[str, ...], models: int
+) -> None:
+    results = load_results(folder.parent / profile / "results")
+    table = designs.beside(folder, results, minus)
+    assert len(table) == models * 2 * len(minus) * 4  # two tasks; three settings and the fixed one
     level = {(e["run"], e["task"], e["rival"]): e["settings"] for e in results.evaluations}
     for row in table.to_dict("records"):  # the printed means differ by what the sums per group say
-        runs = ["none"] if row["minus"] == "none" else [f"hybrid-0.5-s{seed}" for seed in range(row["seeds"])]
+        strategy = row["minus"]
+        runs = ["none"] if strategy == "none" else [f"{strategy}-s{seed}" for seed in range(row["seeds"])]
         other = np.mean([level[run, row["task"], row["free fix"]][row["setting"]]["mAP"] for run in runs])
         assert row["mAP"] - other == pytest.approx(row["difference"], abs=1e-9)

@@ -121,37 +121,37 @@ def shortfall(designs: Sequence[Results], *, language_known: bool) -> pd.DataFra
     return table.loc[order].rename_axis("repair").reset_index()
 
 
-def averages(folder: Path, results: Results) -> pd.DataFrame:
-    """Return models of averaged weights minus the hybrid of the same seeds and minus the untouched encoder.
+def beside(folder: Path, results: Results, minus: Sequence[str]) -> pd.DataFrame:
+    """Return models that no profile trained, each minus strategies of a profile in the same seeds.
 
-    `folder` has what `xir evaluate` wrote, NAME-sSEED/TASK; `results` are those of the profile that trained what was averaged.
-    Columns: average, task, minus, free fix (`FIX` on both sides, in the multilingual setting), setting, measure, mAP (the
-    average's), then those of `comparison_table`; nothing is adjusted.
+    `folder` has what `xir evaluate` wrote, NAME-sSEED/TASK; `results` are those of the profile that has the strategies `minus`.
+    Columns: model, task, minus, free fix (`FIX` on both sides, in the multilingual setting), setting, measure, mAP (the
+    model's), then those of `comparison_table`; nothing is adjusted.
     """
     frames, levels = [], []
     for plain in sorted(Path(folder).glob("*-s*/*/metrics.json")):
-        average, trained = plain.parts[-3].rsplit("-s", 1)
+        name, trained = plain.parts[-3].rsplit("-s", 1)
         for fix in ("none", FIX):
             run = plain.parent / ("" if fix == "none" else FIX)
-            key = {"average": average, "task": plain.parts[-2], "free fix": fix}
+            key = {"model": name, "task": plain.parts[-2], "free fix": fix}
             frames.append(pd.read_parquet(run / "group_sums.parquet").assign(**key, seed=int(trained)))
             settings = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["settings"]
             levels += [{**key, "setting": setting, "mAP": settings[setting]["mAP"]} for setting in SETTINGS]
-    by = ["average", "task", "free fix"]
+    by = ["model", "task", "free fix"]
     means = pd.DataFrame(levels).groupby([*by, "setting"])["mAP"].mean()
     keys: list[dict[str, Any]] = []
     found = []
     for names, mine in pd.concat(frames).groupby(by, sort=False):
-        average, task, fix = map(str, names)
-        for minus in (HYBRID, "none"):
-            other = group_sums(results, task, minus, fix)
-            if minus == HYBRID:
+        model, task, fix = map(str, names)
+        for strategy in minus:
+            other = group_sums(results, task, strategy, fix)
+            if strategy != "none":
                 other = other[other["seed"].isin(mine["seed"].unique())]
             for setting in SETTINGS if fix == "none" else SETTINGS[-1:]:
                 n, seed = results.study.resamples, results.study.report_seed
                 found.append(compare(mine, other, setting=setting, measure="mAP", n_resamples=n, seed=seed))
-                key = {"average": average, "task": task, "minus": minus, "free fix": fix, "setting": setting, "measure": "mAP"}
-                keys.append({**key, "mAP": float(means[average, task, fix, setting])})
+                key = {"model": model, "task": task, "minus": strategy, "free fix": fix, "setting": setting, "measure": "mAP"}
+                keys.append({**key, "mAP": float(means[model, task, fix, setting])})
     return comparison_table(keys, found, family=False)
 
 

@@ -25,6 +25,7 @@ from xir_lib.report import (
     mixed_block,
     profile_page,
     readme_blocks,
+    stock_block,
 )
 from xir_lib.study import Mixture, load_results, load_study, load_training
 from xir_lib.tables import MARGIN
@@ -35,6 +36,7 @@ MIXED = REPO / "figures" / "mixed-yo"  # what `xir mix` wrote, a folder per mode
 CURVES = REPO / "figures" / "fit_curve"  # what `xir evaluate --fit-curve` wrote, a folder per task
 CONTEXTS = REPO / "figures" / "context"  # what `xir evaluate` wrote for sentences alone and with their paragraphs
 AVERAGES = REPO / "figures" / "averaged"  # what `xir evaluate` wrote of averaged weights; per group mAP alone
+STOCK = REPO / "figures" / "stock"  # the same of a model that the stock trainer made, and what it drew
 DESIGNS = REPO / "figures" / "when_hybrid"  # what notebook 06 shows of all profiles
 BLOCKS = {
     MIRACL: miracl_block,
@@ -42,6 +44,7 @@ BLOCKS = {
     CURVES: curve_block,
     DESIGNS: designs_block,
     AVERAGES: averages_block,
+    STOCK: stock_block,
     CONTEXTS: context_block,
 }
 

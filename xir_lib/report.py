@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -295,8 +296,19 @@ def designs_block(folder: Path) -> str:
 
 def averages_block(folder: Path) -> str:
     """Return the page's part on averaged weights; the hybrid's results lie beside `folder`, in `parallel`."""
-    table = designs.averages(folder, load_results(folder.parent / "parallel" / "results"))
-    columns = ["average", "seeds", "task", "minus", "free fix", "setting", "mAP", "difference", "low", "high", "verdict"]
+    return _beside(folder, "parallel", (designs.HYBRID, "none"))
+
+
+def stock_block(folder: Path) -> str:
+    """Return the page's part on the stock trainer's batches; those it is compared with lie beside `folder`, in `two_by_two`."""
+    trained = json.loads((folder / "trained.json").read_text(encoding="utf-8"))
+    drawn = "Of {steps} batches of {batch_size} rows {batches_with_an_id_twice} hold an id twice.".format(**trained)
+    return f"{drawn}\n\n{_beside(folder, factors.CELLS, ('x-x', 'x-x-mono', 'none'))}"
+
+
+def _beside(folder: Path, profile: str, minus: Sequence[str]) -> str:
+    table = designs.beside(folder, load_results(folder.parent / profile / "results"), minus)
+    columns = ["model", "seeds", "task", "minus", "free fix", "setting", "mAP", "difference", "low", "high", "verdict"]
     return "\n".join(_markdown(table[columns]))
 
 
