@@ -20,6 +20,7 @@ import numpy as np
 from xir_lib.bundled import bundled_folder
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path, offline
+from xir_lib.tokens import Tokens, padded, tokenise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 Precision = Literal["auto", "float32", "bfloat16"]
 Role = Literal["query", "document"]  # sentence-transformers' names
 ROLES: tuple[Role, Role] = ("query", "document")
-_CHUNK = 4096  # texts tokenised at a time
+_CHUNK = 4096  # texts tokenised at a time, to see which pieces they use
 
 
 def open_encoder(
@@ -225,6 +226,7 @@ def encode(
     batch_tokens: int | None = None,
     precision: Precision = "auto",
     progress: str | None = None,
+    tokens: Tokens | None = None,
 ) -> np.ndarray:
     """Encode texts behind `prompt` into float32 rows of length 1, (texts, dim), in the order given.
 
@@ -234,8 +236,9 @@ def encode(
     Texts are sorted by their number of tokens and cut into batches of at most `batch_tokens` tokens, padding included, so
     that little is padded and every batch is the same work. The default is 65,536 on GPU and 1,024 on CPU, where
     activations that outgrow the cache cost more than small batches do. `precision` "auto" is bfloat16 autocast wherever
-    the processor computes in it. `progress` names a progress bar. Raises `InputError` for a text that is null or gets no
-    direction: a vector that is zero or not finite, and for an encoder that gives other dimensions than it says.
+    the processor computes in it. `progress` names a progress bar; `tokens` is `tokenise` of the same texts, if it was done
+    before. Raises `InputError` for a text that is null or gets no direction: a vector that is zero or not finite, and for an
+    encoder that gives other dimensions than it says.
     """
     import torch
     from tqdm.auto import tqdm
@@ -247,18 +250,17 @@ def encode(
     if batch_tokens is None:
         batch_tokens = 1024 if device.type == "cpu" else 65536
     half = computes_in_bfloat16(device.type) if precision == "auto" else precision == "bfloat16"
-    route = {"task": role} if is_routed(model) else {}
+    read = reading(model, prompt, role)
     model.eval()
-    lengths = np.zeros(len(texts), dtype=np.int64)
-    for start in range(0, len(texts), _CHUNK):
-        lengths[start : start + _CHUNK] = _lengths(model, texts[start : start + _CHUNK], prompt=prompt, **route)
+    tokens = tokens or tokenise(model, texts, **read)
+    lengths = tokens.lengths if tokens else np.array([len(text) for text in texts])
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
 
     def embed(batch: tuple[np.ndarray, dict[str, Any]]) -> None:
-        rows, features = batch
-        features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+        rows, inputs = batch
+        inputs = {key: value.to(device) if hasattr(value, "to") else value for key, value in inputs.items()}
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):  # both are a thread's own
-            output = model(features)["sentence_embedding"].float()[:, : model.truncate_dim]
+            output = model(inputs)["sentence_embedding"].float()[:, : model.truncate_dim]
             if output.shape[1] != vectors.shape[1]:
                 raise InputError(
                     f"the encoder says {vectors.shape[1]} dimensions and gives {output.shape[1]}; mend its configuration"
@@ -266,10 +268,10 @@ def encode(
             vectors[rows] = torch.nn.functional.normalize(output, dim=1).cpu().numpy()
         bar.update(len(rows))
 
-    tokenised = (  # in this thread, since a tokenizer serves one at a time
-        (rows, model.preprocess([texts[row] for row in rows], prompt=prompt, **route))
-        for rows in _batches(lengths, batch_tokens)
-    )
+    def features(rows: np.ndarray) -> dict[str, Any]:
+        return padded(tokens, rows) if tokens else model.preprocess([texts[row] for row in rows], **read)
+
+    tokenised = ((rows, features(rows)) for rows in _batches(lengths, batch_tokens))  # in this thread: a tokenizer serves one
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
         if threads == 1:
@@ -307,10 +309,9 @@ def is_routed(model: "SentenceTransformer") -> bool:
     return isinstance(model[0], Router)
 
 
-def _lengths(model: "SentenceTransformer", texts: list[str], **reading: str) -> np.ndarray:
-    """Count tokens as the model will see them; characters where it has no token mask."""
-    mask = model.preprocess(texts, **reading).get("attention_mask")
-    return np.array([len(text) for text in texts]) if mask is None else mask.sum(dim=1).numpy()
+def reading(model: "SentenceTransformer", prompt: str, role: Role) -> dict[str, str]:
+    """Return what `SentenceTransformer.preprocess` is told besides the texts."""
+    return {"prompt": prompt, **({"task": role} if is_routed(model) else {})}
 
 
 def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:

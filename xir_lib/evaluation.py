@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from xir_lib.encoders import Role
+    from xir_lib.tokens import Tokens
 
 log = logging.getLogger(__name__)
 TOP = 10  # first places whose languages are counted (language share)
@@ -71,6 +72,7 @@ class Encoder:
             "bfloat16" if computes_in_bfloat16(self.model.device.type) else "float32"
         )
         self.fingerprint = _fingerprint(self.model)
+        self.reader: str | None = None  # `reader_digest`, when it is first needed
 
     def encode(self, texts: list[str], role: "Role", progress: str) -> np.ndarray:
         """Return the unit vectors of `texts`, queries or documents, (n, dim) float32, from the cache if they are there."""
@@ -96,10 +98,31 @@ class Encoder:
                 if stored.shape == (len(texts), self.model.get_embedding_dimension()):
                     return stored
             log.warning("%s does not hold the vectors of its texts; they are computed again", path)
-        vectors = encode(self.model, texts, prompt=prompt, role=role, precision=self.precision, progress=progress)
+        tokens = self._tokens(texts, prompt, role)
+        vectors = encode(
+            self.model, texts, prompt=prompt, role=role, precision=self.precision, progress=progress, tokens=tokens
+        )
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, vectors)
         return vectors
+
+    def _tokens(self, texts: list[str], prompt: str, role: "Role") -> "Tokens | None":
+        """Return the tokens of texts, from the cache if a model that reads alike was here; None leaves them to `encode`."""
+        from xir_lib.encoders import is_routed, reading
+        from xir_lib.tokens import load_tokens, reader_digest, save_tokens, tokenise
+
+        if self.cache is None or is_routed(self.model) or not getattr(self.model.tokenizer, "backend_tokenizer", None):
+            return None
+        self.reader = self.reader or reader_digest(self.model)
+        read = reading(self.model, prompt, role)
+        digest = hashlib.sha256(f"{self.reader}|{sorted(read.items())}".encode())
+        for text in texts:
+            digest.update(b"\0" + text.encode())
+        path = self.cache / "tokens" / f"{digest.hexdigest()[:24]}.npz"
+        tokens = load_tokens(path)
+        if tokens is None and (tokens := tokenise(self.model, texts, **read)) is not None:
+            save_tokens(path, tokens)
+        return tokens
 
     def encode_table(self, table: pa.Table, role: "Role", name: str) -> np.ndarray:
         """Return the vectors of a table's `text` column, in its order; one cache entry per language."""
