@@ -7,7 +7,7 @@ one is found besides.
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,38 +29,17 @@ def overlap(pairs: PairTable, task: RetrievalTask) -> dict[str, Any]:
     question or passage of the task (`near_ids`). TF-IDF is that of character 3- to 5-grams inside words (words do not exist in
     Thai or Chinese), with the document frequencies of both sides together; languages that only one side has are left out.
     """
-    train = pairs.table.select(["pair_id", "lang", "query", "passage"]).to_pandas()
     queries = task.queries.select(["query_id", "pair_id", "lang", "text"]).to_pandas()
-    passages = task.passages.to_pandas()
-    compared: dict[str, set[str]] = {"query_id": set(), "doc_id": set()}
-    near_questions: set[str] = set()
-    near_passages: set[str] = set()
-    inside: set[str] = set()
-    ids: set[str] = set()
-    for lang in sorted({*train["lang"]} & {*queries["lang"], *passages["lang"]}):
-        here = train[train["lang"] == lang]
-        for column, found, table, key in (
-            ("query", near_questions, queries, "query_id"),
-            ("passage", near_passages, passages, "doc_id"),
-        ):
-            mine, theirs = here.dropna(subset=column), table[table["lang"] == lang]
-            if mine.empty or theirs.empty:
-                continue
-            compared[key] |= {*theirs[key]}
-            of_train, of_task = nearest(mine[column], theirs["text"])
-            ids |= {*mine["pair_id"][of_train > NEAR]}
-            found |= {*theirs[key][of_task > NEAR]}
-            if column == "passage":
-                inside |= {*theirs[key][_inside(theirs["text"], mine[column])]}
+    near = _near(pairs, task)
 
     def translations(ids: set[str]) -> set[str]:
         return {*queries["query_id"][queries["pair_id"].isin(queries["pair_id"][queries["query_id"].isin(ids)])]}
 
     qrels = task.qrels.to_pandas().query("relevance > 0")
-    by_passage = {*qrels["query_id"][qrels["doc_id"].isin(near_passages)]}
-    by_inside = {*qrels["query_id"][qrels["doc_id"].isin(inside)]}
-    by_question = translations(near_questions)
-    known = translations(compared["query_id"]) | {*qrels["query_id"][qrels["doc_id"].isin(compared["doc_id"])]}
+    by_passage = {*qrels["query_id"][qrels["doc_id"].isin(near.passages)]}
+    by_inside = {*qrels["query_id"][qrels["doc_id"].isin(near.inside)]}
+    by_question = translations(near.questions)
+    known = translations(near.compared_queries) | {*qrels["query_id"][qrels["doc_id"].isin(near.compared_passages)]}
     return {
         "queries": len(queries),
         "compared": len(known),
@@ -68,9 +47,47 @@ def overlap(pairs: PairTable, task: RetrievalTask) -> dict[str, Any]:
         "near_passage": len(by_passage),
         "inside_passage": len(by_inside),
         "touched": len(by_question | by_passage | by_inside),
-        "ids": train["pair_id"].nunique(),
-        "near_ids": len(ids),
+        "ids": len(pairs.pair_ids),
+        "near_ids": len(near.ids),
     }
+
+
+def near_ids(pairs: PairTable, task: RetrievalTask) -> set[str]:
+    """Return the training ids that are near a question or passage of the task, in any language."""
+    return _near(pairs, task).ids
+
+
+class _Near(NamedTuple):
+    """What of a task and of the training ids is near, without translations."""
+
+    questions: set[str]  # query ids
+    passages: set[str]  # passage ids, and
+    inside: set[str]  # of those inside a training passage
+    ids: set[str]  # training ids
+    compared_queries: set[str]
+    compared_passages: set[str]
+
+
+def _near(pairs: PairTable, task: RetrievalTask) -> _Near:
+    train = pairs.table.select(["pair_id", "lang", "query", "passage"]).to_pandas()
+    queries, passages = task.queries.select(["query_id", "lang", "text"]).to_pandas(), task.passages.to_pandas()
+    near = _Near(set(), set(), set(), set(), set(), set())
+    for lang in sorted({*train["lang"]} & {*queries["lang"], *passages["lang"]}):
+        here = train[train["lang"] == lang]
+        for column, found, compared, table, key in (
+            ("query", near.questions, near.compared_queries, queries, "query_id"),
+            ("passage", near.passages, near.compared_passages, passages, "doc_id"),
+        ):
+            mine, theirs = here.dropna(subset=column), table[table["lang"] == lang]
+            if mine.empty or theirs.empty:
+                continue
+            compared |= {*theirs[key]}
+            of_train, of_task = nearest(mine[column], theirs["text"])
+            near.ids.update(mine["pair_id"][of_train > NEAR])
+            found |= {*theirs[key][of_task > NEAR]}
+            if column == "passage":
+                near.inside.update(theirs[key][_inside(theirs["text"], mine[column])])
+    return near
 
 
 def nearest(a: Iterable[str], b: Iterable[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

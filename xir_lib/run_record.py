@@ -16,7 +16,8 @@ from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 
 # What runs had that were recorded before these were.
-_BEFORE = {"one_language_per_id": False, "query_kl": 0.0, "ids": None, "negatives": 0, "precision": "float32"}
+_BEFORE: dict[str, Any] = {"one_language_per_id": False, "query_kl": 0.0, "ids": None, "languages": None}
+_BEFORE |= {"negatives": 0, "precision": "float32"}
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from xir_lib.bias import RANK_DISTANCE
 from xir_lib.corpora import belebele, lareqa, miracl, mlqa
+from xir_lib.corpora.pairs import join
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.corpora.splits import pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_task
 from xir_lib.metrics import CELL, SETTINGS
-from xir_lib.overlap import overlap
+from xir_lib.overlap import near_ids, overlap
 from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
@@ -86,7 +87,16 @@ class _Strict(BaseModel):
 class TrainData(_Strict):
     """Which pairs are trained on, and which are held out of them."""
 
-    source: Literal["atlas-qa", "mlqa-core", "mlqa-core-matched", "belebele-train", "xquad-r-train"]
+    source: Literal[
+        "atlas-qa",
+        "mlqa-core",
+        "mlqa-core-matched",
+        "mlqa-core-matched-apart",
+        "mlqa-core-matched+atlas-qa",
+        "mlqa-ragged",
+        "belebele-train",
+        "xquad-r-train",
+    ]
     languages: list[str]
     held_out_share: float = Field(
         0.1, gt=0, lt=1, description="share of the ids held out, by group; Atlas-QA uses its dev split"
@@ -131,6 +141,7 @@ class Evaluation(_Strict):
     fit: Literal["foreign", "corpus", "cross-fit"] = Field("foreign", description="what `xir evaluate --fit` takes")
     fit_on: list[str] = []
     fit_texts: int | None = Field(None, gt=0, description="texts per language and role for the means")
+    exploratory: bool = Field(False, description="judged too, but outside the profile's declared family of tests")
 
     @field_validator("task")
     @classmethod
@@ -309,19 +320,39 @@ def load_training(data: TrainData | Mixture) -> tuple[PairTable, PairTable]:
             "(xir_lib.corpora.mmarco.build makes such a file of mMARCO), or see the cost with --dry-run"
         )
     if data.source == "atlas-qa":
-        from xir_lib.corpora import atlas
-
-        return atlas.load_pairs("train", data.languages), atlas.load_pairs("dev", data.languages)
+        return _atlas(data.languages)
+    if data.source == "mlqa-core-matched+atlas-qa":  # a batch comes from one of the two; MLQA's held-out pairs judge
+        known = [lang for lang in data.languages if lang in mlqa.CORE_LANGUAGES]
+        parts = [split_by_group(_matched(known), data.held_out_share, data.split_seed), _atlas(data.languages)]
+        train, held_out = (join(dict(zip(("mlqa", "atlas"), side, strict=True))) for side in zip(*parts, strict=True))
+        return train, held_out.datasets()["mlqa"]
     if data.source == "belebele-train":
         pairs = belebele.load_pairs(data.languages, split="train")
     elif data.source == "xquad-r-train":
         pairs = lareqa.load_pairs("xquad-r", data.languages, split="train")
-    else:
+    elif data.source == "mlqa-ragged":  # all ids, whatever they lack
+        pairs = mlqa.load_pairs().select(languages=data.languages)
+    elif data.source == "mlqa-core":
         pairs = mlqa.core(mlqa.load_pairs(), data.languages, query_langs=data.languages)
-    if data.source == "mlqa-core-matched":  # without questions that have no passage in their language, and the reverse
-        both = pc.and_(pc.is_valid(pairs.table["query"]), pc.is_valid(pairs.table["passage_id"]))
-        pairs = PairTable(pairs.table.filter(both))
+    else:
+        pairs = _matched(data.languages)
+    if data.source == "mlqa-core-matched-apart":  # without what is near to a text of the tasks that judge
+        near = set().union(*(near_ids(pairs, load_task(name)) for name in ("xquad-r", "mlqa-r")))
+        pairs = pairs.select(pair_ids=[name for name in pairs.pair_ids if name not in near])
     return split_by_group(pairs, data.held_out_share, data.split_seed)
+
+
+def _atlas(languages: list[str]) -> tuple[PairTable, PairTable]:
+    from xir_lib.corpora import atlas
+
+    return atlas.load_pairs("train", languages), atlas.load_pairs("dev", languages)
+
+
+def _matched(languages: list[str]) -> PairTable:
+    """Return MLQA's core ids without questions that have no passage in their language, and the reverse."""
+    pairs = mlqa.core(mlqa.load_pairs(), languages, query_langs=languages)
+    both = pc.and_(pc.is_valid(pairs.table["query"]), pc.is_valid(pairs.table["passage_id"]))
+    return PairTable(pairs.table.filter(both))
 
 
 def load_own(paths: Sequence[Path], lang: str | None = None) -> tuple[PairTable, PairTable | None]:
@@ -330,7 +361,7 @@ def load_own(paths: Sequence[Path], lang: str | None = None) -> tuple[PairTable,
     A language with too few held-out ids for a batch is not judged. Pairs too few to give held-out batches of every kind are
     all trained on, with a warning: a held-out loss is a courtesy and no reason to refuse a training.
     """
-    from xir_lib.corpora.pairs import join, load_pairs
+    from xir_lib.corpora.pairs import load_pairs
 
     tables = [load_pairs(path, lang=lang) for path in paths]
     names = [Path(path).name.split(".")[0] for path in paths]

@@ -110,13 +110,16 @@ def interval_scope(results: Results) -> str:
 def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False) -> pd.DataFrame:
     """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and rank distance.
 
-    A merged ranking is compared in the multilingual setting alone, as it changes no other.
+    A `family` leaves out the tasks that a profile calls exploratory. A merged ranking is compared in the multilingual setting
+    alone, as it changes no other.
 
     Columns: task, a, b, setting, measure, then those of `comparison_table`. Positive is better for mAP, negative for rank
     distance.
     """
     keys, found = [], []
     for evaluation in results.study.evaluations:
+        if family and evaluation.exploratory:
+            continue
         for a, rival_a, b, rival_b in pairs:
             sums = [group_sums(results, evaluation.task, *name) for name in ((a, rival_a), (b, rival_b))]
             for setting, measure in COMPARED:

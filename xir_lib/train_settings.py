@@ -54,6 +54,7 @@ class TrainSettings(BaseModel):
     )
     negatives: int = Field(0, ge=0, description="hard negatives per pair, the first of its list; a pair with fewer is left out")
     ids: int | None = Field(None, gt=1, description="train on so many of the ids, drawn by the seed")
+    languages: list[str] | None = Field(None, min_length=1, description="train on these of the languages; none: on all")
     one_language_per_id: bool = Field(False, description="keep every id in one language; a control without parallel data")
     seed: int = 0
     steps: int = Field(gt=0, description="optimiser steps")
@@ -87,6 +88,8 @@ def trained_on(pairs: PairTable, settings: TrainSettings) -> PairTable:
     """Return the part of the pairs that a run with these settings draws from."""
     if settings.ids is not None:
         pairs = draw_ids(pairs, settings.ids, settings.seed)
+    if settings.languages is not None:
+        pairs = pairs.select(languages=settings.languages)
     return one_language_per_id(pairs, settings.seed) if settings.one_language_per_id else pairs
 
 
