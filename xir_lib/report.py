@@ -265,8 +265,8 @@ def mixed_block(folder: Path) -> str:
     most = table[table["share"] == table["share"].max()]
     numbers = zip(most["foreign cost"], most["low"], most["high"], strict=True)
     cost = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in numbers]
-    columns = ["model", "rival", "share", "mixed", "alone", "foreign cost", "own cost", "intruders", "pool share"]
-    return "\n".join(_markdown(most.assign(**{"foreign cost": cost})[columns]))
+    columns = ["model", "seeds", "rival", "share", "mixed", "alone", "foreign cost", "own cost", "intruders", "pool share"]
+    return "\n".join([scope_by_row(most["seeds"], "topics"), "", *_markdown(most.assign(**{"foreign cost": cost})[columns])])
 
 
 def designs_block(folder: Path) -> str:
