@@ -5,10 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from xir_lib import mixed_pools
 from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
@@ -16,7 +18,9 @@ from xir_lib.errors import InputError
 from xir_lib.evaluation import Embeddings
 from xir_lib.mixed_pools import Pools, cost_table, measure, plan, read
 from xir_lib.paths import REPO
+from xir_lib.plots import mixed_figure
 from xir_lib.report import fill_readme, mixed_block
+from xir_lib.significance import compare
 from xir_lib.tables import save_table
 
 COMMITTED = REPO / "figures" / "mixed-yo"
@@ -160,6 +164,73 @@ def test_means_by_hand_and_spread_over_draws() -> None:
         cost_table(pools._replace(intruders=pools.intruders.query("share == 0")), n_resamples=100)
 
 
+def trained(gain: dict[str, float], foreign: dict[str, float]) -> Pools:
+    """A model per name, whose pools of two draws lose `foreign` of their nDCG@10 and have four topics."""
+    frames, languages = [], []
+    for name, more in gain.items():
+        for draw in (0, 1):
+            key = {"model": name, "rival": "none", "share": 0.5, "draw": draw}
+            for pool, lost in (("alone", 0.0), ("mixed", foreign[name])):
+                values = [{"topic": f"t{k}", "value": 0.1 * k + more - lost} for k in range(4)]
+                frames.append(pd.DataFrame(values).assign(pool=pool, measure="nDCG@10", **key))
+            shares = {"doc_lang": ["yo", "de"], "own": [True, False], "share_of_top": [1 - more, more], "pool_share": 0.5}
+            languages.append(pd.DataFrame(shares).assign(**key))
+    return Pools(pd.concat(frames, ignore_index=True), pd.concat(languages, ignore_index=True))
+
+
+def test_trainings_of_one_model_are_a_row_over_topics_and_seeds() -> None:
+    pools = trained(
+        {"none": 0.1, "m-s0": 0.2, "m-s1": 0.3, "m-s2": 0.4}, {"none": 0.0, "m-s0": 0.01, "m-s1": 0.02, "m-s2": 0.03}
+    )
+    table = cost_table(pools).set_index("model")
+    assert table["seeds"].to_dict() == {"none": 0, "m": 3}
+    row = table.loc["m"]
+    assert row[["mixed", "alone", "foreign cost", "intruders", "pool share"]].tolist() == pytest.approx(
+        [0.43, 0.45, -0.02, 0.3, 0.5]
+    )
+    # every topic loses the same, so that the interval is Student's of the three seeds
+    half = stats.t.ppf(0.975, 2) * np.std([0.01, 0.02, 0.03], ddof=1) / np.sqrt(3)
+    assert row[["low", "high"]].tolist() == pytest.approx([-0.02 - half, -0.02 + half], rel=0.05)
+    assert row["spread"] == pytest.approx(0)
+    # by hand through significance, with topics that differ too
+    topics = pools.topics.copy()
+    shaken = (topics["pool"] == "mixed") & (topics["model"] != "none")
+    topics.loc[shaken, "value"] += np.random.default_rng(0).normal(0, 0.02, int(shaken.sum()))
+    row = cost_table(pools._replace(topics=topics)).set_index("model").loc["m"]
+    keys = {"setting": "monolingual", "query_lang": "yo", "pool": "yo", "measure": "nDCG@10", "n": 1}
+    means = topics[topics["model"] != "none"].groupby(["pool", "model", "topic"])["value"].mean().rename("total").reset_index()
+    means = means.rename(columns={"model": "seed", "topic": "group", "pool": "side"}).assign(**keys)
+    sides = [means[means["side"] == side].drop(columns="side") for side in ("mixed", "alone")]
+    found = compare(*sides, setting="monolingual", measure="nDCG@10")
+    assert row[["foreign cost", "low", "high"]].tolist() == pytest.approx([found.difference, found.low, found.high])
+
+
+def test_one_seed_is_what_it_was_without_a_number() -> None:
+    tables = [cost_table(trained({name: 0.2}, {name: 0.01})) for name in ("m-s4", "m")]
+    assert [table["seeds"].tolist() for table in tables] == [[1], [0]]
+    pd.testing.assert_frame_equal(*(table.drop(columns="seeds") for table in tables))
+
+
+def test_a_model_without_languages_of_one_training_is_refused() -> None:
+    pools = trained({"m-s0": 0.2, "m-s1": 0.3}, {"m-s0": 0.01, "m-s1": 0.02})
+    with pytest.raises(InputError, match=r"m, none: no languages counted at share 0\.5"):
+        cost_table(pools._replace(intruders=pools.intruders[pools.intruders["model"] == "m-s0"]), n_resamples=100)
+
+
+def test_models_of_fewer_rivals_have_the_pool_s_line_and_none_comes_first(tmp_path: Path) -> None:
+    values = Simulated(scores(relevant=0.5, own=0.4, foreign=0.9))
+    for name, rivals in (("none", ["none", "bm25"]), ("a-x-y-s0", ["none"])):
+        options: dict[str, Any] = {"shares": [0.0, 0.5], "size": SIZE, "draws": 1}
+        measure(values, plan(own_task(), FOREIGN, rivals=rivals, **options), tmp_path / name)
+    table = cost_table(read(tmp_path), n_resamples=100)
+    assert table["model"].unique().tolist() == ["none", "a-x-y"]
+    figure = mixed_figure(table)
+    for right in figure.axes[1::2]:
+        line = next(line for line in right.lines if line.get_label() == "foreign part of the pool")
+        assert np.ravel(line.get_ydata()).tolist() == pytest.approx([0, 23 / 50])
+    plt.close(figure)
+
+
 def test_what_cannot_be_mixed_is_refused_before_anything_is_encoded(tmp_path: Path) -> None:
     task = own_task()
     with pytest.raises(InputError, match="unknown rival 'centring-x'"):
@@ -216,8 +287,8 @@ def test_the_committed_pools_are_whole_and_the_page_tells_them(tmp_path: Path) -
     told = json.loads((COMMITTED / "none" / "mixed.json").read_text(encoding="utf-8"))
     assert (told["task"], told["size"], told["draws"]) == ("miracl-yo", 20_000, 5)
     assert told["shares"] == [0, 0.25, 0.5, 0.75, 0.9] and "yo" in told["passages"]
-    rivals = list(told["config"]["rivals"])
-    assert len(pools.topics) == len(set(pools.topics["model"])) * len(rivals) * 5 * 5 * 2 * 2 * 119
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in COMMITTED.rglob("mixed.json")]
+    assert len(pools.topics) == sum(len(one["config"]["rivals"]) for one in files) * 5 * 5 * 2 * 2 * 119
     by_pool = pools.intruders.groupby(["model", "rival", "share", "draw"])
     assert by_pool["share_of_top"].sum().tolist() == pytest.approx([1.0] * by_pool.ngroups, abs=1e-4)
     foreign = pools.intruders[~pools.intruders["own"]].groupby(["model", "rival", "share", "draw"])["pool_share"].sum()

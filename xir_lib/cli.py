@@ -340,7 +340,7 @@ def mix(
     options: dict[str, Any] = {"shares": shares or mixed_pools.SHARES, "size": size, "draws": draws}
     planned = mixed_pools.plan(judged, others, rivals=names, fit_on=sources, **options)
     mixed_pools.measure(Encoder(model, cache=cache), planned, out)
-    table = mixed_pools.cost_table(mixed_pools.read(out)).drop(columns="model")
+    table = mixed_pools.cost_table(mixed_pools.read(out)).drop(columns=["model", "seeds"])
     rows = json.loads(table.to_json(orient="records"))
     if not as_json:
         shown = ("mixed", "alone", "foreign cost", "own cost", "intruders", "pool share")

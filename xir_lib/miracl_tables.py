@@ -1,6 +1,7 @@
-"""Tables of MIRACL evaluations: ours per system with intervals over topics, beside published figures of the full corpus.
+"""Tables of MIRACL evaluations: ours per system with intervals over topics and seeds, beside published ones of the full corpus.
 
 A folder holds what `xir evaluate --task miracl-LANG --out FOLDER/NAME` wrote, one subfolder per model and rivals inside it.
+Models trained several times, PROFILE-STRATEGY-sSEED, are one system each over its seeds.
 The published figures (`data/miracl_published.csv`) are nDCG@10 and recall of the BGE-M3 paper, of pyserini's reproductions and
 of mteb's results, on the full corpus; a pool of hard negatives would be another table. A hundred topics separate few
 systems: the table is descriptive, and says what difference it could have detected. Knows no texts and no model.
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from xir_lib import metrics
 from xir_lib.errors import InputError
+from xir_lib.paths import require
 from xir_lib.rivals import LEXICAL, parse_rival
-from xir_lib.significance import compare
+from xir_lib.significance import Comparison, compare
+from xir_lib.tables import HYBRID, PURE, sums_by_seed, trainings
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
 MAIN = MEASURES[0]
@@ -23,98 +25,140 @@ RESAMPLES = 10_000
 
 
 def read_topics(folder: Path) -> pd.DataFrame:
-    """Return the per-topic values of every evaluation in `folder`: task, system, topic, measure, value.
+    """Return the per-topic values of every evaluation in `folder`: task, system, seed, topic, measure, value.
 
     A system is the evaluation's place in the folder, `none/centring` for a rival of `none`, or the name of BM25, which
-    needs no model. Evaluations of different tasks are refused: their pools do not compare.
+    needs no model. Folders NAME-sSEED are trainings of one system NAME (`tables.trainings`); the others have no seed (NA).
+    Evaluations of different tasks are refused: their pools do not compare.
     """
     folder = Path(folder)
-    frames, tasks = [], {}
-    for path in sorted(file.parent for file in folder.rglob("metrics.json")):
-        metrics_of = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-        rival = parse_rival(metrics_of["config"]["rival"])
-        name = rival.name if rival.lexical else path.relative_to(folder).as_posix()
-        if name in tasks:
-            raise InputError(f"{folder} holds {name} twice; keep one")
-        tasks[name] = metrics_of["task"]
-        values = pd.read_parquet(path / "per_query.parquet").query("setting == 'monolingual' and measure in @MEASURES")
-        found = values[["query_id", "measure", "value"]].astype({"query_id": str, "measure": str})
-        frames.append(found.rename(columns={"query_id": "topic"}).assign(task=tasks[name], system=name))
-    if not frames:
+    paths = sorted(file.parent for file in folder.rglob("metrics.json"))
+    told = {path: json.loads((path / "metrics.json").read_text(encoding="utf-8")) for path in paths}
+    if not told:
         raise InputError(f"{folder} holds no metrics.json; `xir evaluate --task miracl-yo --out {folder}/none` writes one")
-    if len(set(tasks.values())) > 1:
-        raise InputError(f"{folder} holds evaluations of {', '.join(sorted(set(tasks.values())))}; give one task's")
-    return pd.concat(frames, ignore_index=True)[["task", "system", "topic", "measure", "value"]]
+    if len(tasks := sorted({metrics_of["task"] for metrics_of in told.values()})) > 1:
+        raise InputError(f"{folder} holds evaluations of {', '.join(tasks)}; give one task's")
+    rivals = {path: parse_rival(metrics_of["config"]["rival"]) for path, metrics_of in told.items()}
+    names = {path: path.relative_to(folder).as_posix() for path, rival in rivals.items() if not rival.lexical}
+    trained = trainings(names.values())
+    frames, lexical = [], set[str]()
+    for path, rival in rivals.items():
+        if rival.name in lexical:
+            raise InputError(f"{folder} holds {rival.name} twice; keep one")
+        if rival.lexical:
+            lexical.add(rival.name)
+        system, seed = trained[names[path]] if path in names else (rival.name, None)
+        values = _values(path).assign(task=tasks[0], system=system)
+        frames.append(values.assign(seed=pd.array([seed] * len(values), dtype="Int64")))
+    return pd.concat(frames, ignore_index=True)[["task", "system", "seed", "topic", "measure", "value"]]
+
+
+def _values(path: Path) -> pd.DataFrame:
+    """Return topic, measure and value of one evaluation: of `per_query.parquet`, or without it of `group_sums.parquet`.
+
+    A topic of MIRACL is a group of its own, so that the sums of a group are its values.
+    """
+    if (path / "per_query.parquet").exists():
+        found = pd.read_parquet(path / "per_query.parquet").rename(columns={"query_id": "topic"})
+    else:
+        sums = pd.read_parquet(require(path / "group_sums.parquet", "evaluate again"))
+        if (sums.loc[sums["setting"] == "monolingual", "n"] > 1).any():
+            raise InputError(f"{path / 'group_sums.parquet'} holds groups of several topics; add per_query.parquet")
+        found = sums.rename(columns={"group": "topic", "total": "value"})
+    found = found.query("setting == 'monolingual' and measure in @MEASURES")
+    found = found[["topic", "measure", "value"]].astype({"topic": str, "measure": str})
+    if missing := [measure for measure in MEASURES if measure not in set(found["measure"])]:
+        raise InputError(f"{path} has no {', '.join(missing)} of single topics; evaluate again")
+    return found
 
 
 def system_table(topics: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
-    """Return a row per system: the mean of each measure over topics, and nDCG@10 minus the baseline's, by topic.
+    """Return a row per system: the mean of each measure over topics and seeds, and nDCG@10 minus the baseline's, by topic.
 
-    The baseline comes first, then its free fixes, then the others by name.
+    The baseline comes first, then its free fixes, then BM25, then the others by name.
 
-    Columns: system, topics, the measures, `minus BASELINE`, low and high (95 % bootstrap interval over topics) and
-    detectable, the least difference that so many topics find with power .8 (`Comparison.mde`). No adjustment.
+    Columns: system, seeds (0: no numbered training), topics, the measures, lowest and highest (nDCG@10 over the seeds), `minus
+    BASELINE`, low and high (95 % interval over topics and, if there are several, seeds) and detectable, the least difference
+    that so many topics and seeds find with power .8 (`Comparison.mde`). No adjustment.
     """
-    if baseline not in set(topics["system"]):
+    systems = {str(name): part for name, part in topics.groupby("system")}
+    if baseline not in systems:
         raise InputError(f"no system {baseline!r}; there are {', '.join(topics['system'].unique())}")
-    sums = _sums(topics)
     rows = []
-    for system in sorted(sums, key=lambda name: (name != baseline, not name.startswith(f"{baseline}/"), name)):
-        part = topics[topics["system"] == system]
-        row = {"system": system, "topics": part["topic"].nunique(), **part.groupby("measure")["value"].mean()}
+    for system in sorted(
+        systems, key=lambda name: (name != baseline, not name.startswith(f"{baseline}/"), name not in LEXICAL, name)
+    ):
+        part = systems[system]
+        by_seed = part[part["measure"] == MAIN].groupby("seed")["value"].mean()
+        row = {"system": system, "seeds": len(by_seed), "topics": part["topic"].nunique()}
+        row |= {**part.groupby("measure")["value"].mean(), "lowest": by_seed.min(), "highest": by_seed.max()}
         if system != baseline:
-            found = compare(sums[system], sums[baseline], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
-            row |= {"low": found.low, "high": found.high, "detectable": found.mde}
-            row[f"minus {baseline}"] = found.difference
+            row |= _told(_minus(part, systems[baseline]), f"minus {baseline}")
         rows.append(row)
-    columns = ["system", "topics", *MEASURES, f"minus {baseline}", "low", "high", "detectable"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["system", "seeds", "topics", MAIN, "lowest", "highest", *MEASURES[1:], f"minus {baseline}"]
+    return pd.DataFrame(rows, columns=[*columns, "low", "high", "detectable"]).astype({"lowest": float, "highest": float})
 
 
 def pair_table(topics: pd.DataFrame) -> pd.DataFrame:
-    """Return nDCG@10 of every trained model minus every other's, by topic: columns a, b, difference, low, high, detectable.
+    """Return nDCG@10 of hybrid minus each pure strategy, and of these, per profile: the models PROFILE-STRATEGY that are there.
 
-    Trained are the systems other than `none`, BM25 and free fixes. As in `system_table`; empty for fewer than two models.
+    Columns: profile, a, b, seeds (those that both have), difference, low, high, detectable as in `system_table`. Free fixes are
+    left out.
     """
-    names = sorted(name for name in topics["system"].unique() if "/" not in name and name != "none" and name not in LEXICAL)
-    sums = _sums(topics[topics["system"].isin(names)])
+    systems = {str(name): part for name, part in topics.groupby("system")}
     rows = []
-    for a, b in combinations(names, 2):
-        found = compare(sums[a], sums[b], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
-        rows.append(
-            {"a": a, "b": b, "difference": found.difference, "low": found.low, "high": found.high, "detectable": found.mde}
-        )
-    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "detectable"])
+    for profile in dict.fromkeys(name.partition("-")[0] for name in sorted(systems)):
+        for a, b in combinations((HYBRID, *PURE), 2):
+            sides = [systems[name] for name in (f"{profile}-{a}", f"{profile}-{b}") if name in systems]
+            if len(sides) == 2:
+                found = _minus(*sides)
+                rows.append({"profile": profile, "a": a, "b": b, "seeds": len(found.per_seed), **_told(found)})
+    return pd.DataFrame(rows, columns=["profile", "a", "b", "seeds", "difference", "low", "high", "detectable"])
 
 
 def variant_table(topics: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Return what the systems of another variant of the corpus lose or gain, by topic: `other` minus `topics`.
 
-    Both as `read_topics` returns them; systems that only one of them has are left out. Columns: system, nDCG@10 and R@100
-    under the names of both tasks, then difference (nDCG@10), low, high and detectable as in `system_table`.
+    Both as `read_topics` returns them; systems, and seeds of them, that only one of them has are left out. Columns: system,
+    nDCG@10 and R@100 under the names of both tasks, then difference (nDCG@10), low, high and detectable as in `system_table`.
     """
-    names = [name for name in other["system"].unique() if name in set(topics["system"])]
-    sums = [_sums(table[table["system"].isin(names)]) for table in (topics, other)]
     rows = []
-    for name in names:
+    for name in (name for name in other["system"].unique() if name in set(topics["system"])):
         row: dict[str, object] = {"system": name}
+        sides = _same_seeds(*(table[table["system"] == name] for table in (topics, other)))
         for measure in MEASURES[:2]:
-            for table in (topics, other):
-                part = table[(table["system"] == name) & (table["measure"] == measure)]
-                row[f"{measure}, {part['task'].iloc[0]}"] = part["value"].mean()
-        found = compare(sums[1][name], sums[0][name], setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
-        rows.append({**row, "difference": found.difference, "low": found.low, "high": found.high, "detectable": found.mde})
+            for part in sides:
+                row[f"{measure}, {part['task'].iloc[0]}"] = part.loc[part["measure"] == measure, "value"].mean()
+        rows.append({**row, **_told(_minus(sides[1], sides[0]))})
     return pd.DataFrame(rows)
 
 
-def _sums(topics: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the sums of every system, each topic a group of its own."""
-    return {
-        str(system): metrics.group_sums(
-            part.assign(group=part["topic"], setting="monolingual", query_lang="topics", pool="topics", query_id=part["topic"])
-        )
-        for system, part in topics.groupby("system", sort=False)
-    }
+def _same_seeds(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return two systems' values with the seeds that both have; one without seeds stands beside each of the other's."""
+    if a["seed"].isna().any() or b["seed"].isna().any():
+        return a, b
+    shared = set(a["seed"]) & set(b["seed"])
+    if not shared:
+        named = " and ".join(part["system"].iloc[0] for part in (a, b))
+        raise InputError(f"{named} have no seed in common; evaluate trainings of the same seeds")
+    return a[a["seed"].isin(shared)], b[b["seed"].isin(shared)]
+
+
+def _minus(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
+    """Compare two systems' nDCG@10 over topics and the seeds that both have."""
+    sums = [_sums(part) for part in _same_seeds(a, b)]
+    return compare(*sums, setting="monolingual", measure=MAIN, n_resamples=RESAMPLES)
+
+
+def _told(found: Comparison, name: str = "difference") -> dict[str, float]:
+    """Return what the tables say of a comparison."""
+    return {name: found.difference, "low": found.low, "high": found.high, "detectable": found.mde}
+
+
+def _sums(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the sums of one system, each topic a group of its own, by seed if it has seeds."""
+    part = part.assign(group=part["topic"], setting="monolingual", query_lang="topics", pool="topics", query_id=part["topic"])
+    return sums_by_seed(part.drop(columns="seed") if part["seed"].isna().any() else part)
 
 
 def published(lang: str) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from xir_lib.rivals import Rival, parse_rival
 from xir_lib.robustness import intruders, mixed_pool, mixed_rows
 from xir_lib.run_record import environment, write_json
 from xir_lib.significance import compare
+from xir_lib.tables import sums_by_seed, trainings
 
 FOREIGN = ("belebele", "xquad-contexts", "mlqa-contexts")  # paragraphs, no sentences; none is in Yoruba
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -162,10 +163,11 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
 
 
 def read(folder: Path) -> Pools:
-    """Read every `measure` in `folder`, a subfolder per model; pools that differ in task, size or texts are refused."""
+    """Read every `measure` in `folder`, a subfolder per model, `none` first; other tasks, sizes or texts are refused."""
     folder = Path(folder)
     topics, found, keys = [], [], {}
-    for path in sorted(file.parent for file in folder.rglob("mixed.json")):
+    paths = (file.parent for file in folder.rglob("mixed.json"))
+    for path in sorted(paths, key=lambda path: (path.name != "none", path)):
         model = folder.name if path == folder else path.relative_to(folder).as_posix()
         told = json.loads((path / "mixed.json").read_text(encoding="utf-8"))
         keys[model] = {name: told[name] for name in ("task", "size", "shares", "draws", "passages_sha256")}
@@ -183,27 +185,35 @@ def read(folder: Path) -> Pools:
 def cost_table(pools: Pools, *, n_resamples: int = 10_000) -> pd.DataFrame:
     """Return a row per model, rival and share: nDCG@10 mixed and alone, and what foreign and own passages cost.
 
-    Columns: model, rival, share, mixed, alone, `foreign cost` (mixed - alone) with low and high (95 % bootstrap over
-    topics of the mean over draws), `own cost` (the pool of share 0 - alone, NaN without that share), spread (standard
-    deviation over draws of `foreign cost`, of the choice of passages alone), intruders (foreign part of the first ten),
-    and `pool share` (foreign part of the pool: what a ranking blind to language and content gives).
+    Folders NAME-sSEED are trainings of one model NAME (`tables.trainings`), and all numbers means over them.
+
+    Columns: model, seeds (0: no numbered training), rival, share, mixed, alone, `foreign cost` (mixed - alone) with low and
+    high (95 % interval over topics and, if there are several, seeds, of the mean over draws), `own cost` (the pool of share
+    0 - alone, NaN without that share), spread (standard deviation over draws of `foreign cost`, of the choice of passages
+    alone), intruders (foreign part of the first ten), and `pool share` (foreign part of the pool: what a ranking blind to
+    language and content gives).
     """
     rows = []
     main = pools.topics[pools.topics["measure"].astype(str) == MAIN]
-    for (model, rival), part in main.astype({"rival": str}).groupby(["model", "rival"], sort=False):
-        values = part.pivot_table(index="topic", columns=["pool", "share", "draw"], values="value", observed=True)
+    trained = trainings(main["model"].unique())
+    systems = main["model"].map(lambda run: trained[run][0]).rename("system")
+    for (model, rival), part in main.astype({"rival": str}).groupby([systems, "rival"], sort=False):
+        runs = list(part["model"].unique())
+        columns = ["pool", "share", "draw"]
+        values = part.pivot_table(index=["model", "topic"], columns=columns, values="value", observed=True)
         full = values["mixed"][0.0].to_numpy().mean() if 0.0 in values["mixed"] else np.nan
         for share in sorted(part["share"].unique()):
-            mixed, alone = values["mixed"][share], values["alone"][share]  # (topics, draws)
+            mixed, alone = values["mixed"][share], values["alone"][share]  # (runs and topics, draws)
             sums = [_by_topic(one.mean(axis=1)) for one in (mixed, alone)]
             cost = compare(*sums, setting="monolingual", measure=MAIN, n_resamples=n_resamples)
-            there = pools.intruders.query("model == @model and rival == @rival and share == @share")
-            if there.empty:
+            there = pools.intruders.query("model in @runs and rival == @rival and share == @share")
+            if set(there["model"]) != set(runs):
                 raise InputError(f"{model}, {rival}: no languages counted at share {share}; measure the pools again")
-            foreign = there[~there["own"]].groupby("draw")[["share_of_top", "pool_share"]].sum()
+            foreign = there[~there["own"]].groupby(["model", "draw"])[["share_of_top", "pool_share"]].sum()
             rows.append(
                 {
                     "model": model,
+                    "seeds": sum(trained[run][1] is not None for run in runs),
                     "rival": rival,
                     "share": share,
                     "mixed": mixed.to_numpy().mean(),
@@ -290,7 +300,7 @@ def _examples(pool: RetrievalTask, best: retrieval.IntArray) -> list[dict[str, A
 
 
 def _by_topic(values: pd.Series) -> pd.DataFrame:
-    """Return one system's values by topic as `metrics.group_sums`, each topic its own group."""
-    topic = values.index.astype(str)
+    """Return one model's values by run and topic as `significance` takes them: each topic its own group, a run a seed."""
+    run, topic = (values.index.get_level_values(name).astype(str) for name in ("model", "topic"))
     rows = {"query_id": topic, "group": topic, "setting": "monolingual", "query_lang": "topics", "pool": "topics"}
-    return metrics.group_sums(pd.DataFrame({**rows, "measure": MAIN, "value": values.to_numpy()}))
+    return sums_by_seed(pd.DataFrame({**rows, "seed": run, "measure": MAIN, "value": values.to_numpy()}))

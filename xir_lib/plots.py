@@ -252,7 +252,7 @@ def mixed_figure(table: pd.DataFrame) -> "Figure":
 
     models, rivals = (list(dict.fromkeys(table[column])) for column in ("model", "rival"))
     figure, axes = plt.subplots(
-        len(models), 2, figsize=(9, 0.5 + 3 * len(models)), squeeze=False, sharex=True, sharey="col", layout="constrained"
+        len(models), 2, figsize=(9, 0.9 + 2.6 * len(models)), squeeze=False, sharex=True, sharey="col", layout="constrained"
     )
     colours = dict(zip(rivals, ["#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"] * len(rivals), strict=False))
     for row, model in zip(axes, models, strict=True):
@@ -262,7 +262,8 @@ def mixed_figure(table: pd.DataFrame) -> "Figure":
             row[0].plot(own["share"], own["mixed"], label="as it is" if rival == "none" else rival, **style)
             row[0].plot(own["share"], own["alone"], ls=":", color=colours[rival])
             row[1].plot(own["share"], own["intruders"], **style)
-        row[1].plot(own["share"], own["pool share"], ls="--", color="#999999", label="foreign part of the pool")
+        pool = table[table["model"] == model].drop_duplicates("share").sort_values("share")  # the same for all rivals
+        row[1].plot(pool["share"], pool["pool share"], ls="--", color="#999999", label="foreign part of the pool")
         row[0].plot([], [], ls=":", color="#777777", label="without the foreign passages")
         row[0].set(title=model, ylabel="nDCG@10")
         row[1].set(title=model, ylabel="foreign part of the first ten")

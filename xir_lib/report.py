@@ -18,7 +18,17 @@ from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
 from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR
 from xir_lib.study import Results, Study, load_results
-from xir_lib.tables import MARGIN, advantage, decision_table, interval_scope, main_table, primary_family, repairs, tasks_of
+from xir_lib.tables import (
+    MARGIN,
+    advantage,
+    decision_table,
+    interval_scope,
+    main_table,
+    primary_family,
+    repairs,
+    scope_by_row,
+    tasks_of,
+)
 
 FAMILY = ["task", "a", "b", "setting", "measure", "difference", "low", "high", "p_holm", "verdict"]  # shown of the family
 ADVANTAGE = (
@@ -232,14 +242,15 @@ def profile_page(results: Results) -> str:
 
 
 def miracl_block(folder: Path) -> str:
-    """Return the page's part on one MIRACL language: our systems, trained models against each other, published figures.
+    """Return the page's part on one MIRACL language: our systems, the strategies of each profile, published figures.
 
     Evaluations without titles are looked for beside `folder`, in one of its name with `-untitled`.
     """
     topics = miracl_tables.read_topics(folder)
-    lines = [*_markdown(miracl_tables.system_table(topics)), ""]
+    systems = miracl_tables.system_table(topics)
+    lines = [scope_by_row(systems["seeds"], "topics"), "", *_markdown(systems), ""]
     if len(pairs := miracl_tables.pair_table(topics)):
-        lines += ["nDCG@10 of the trained models, a minus b:", "", *_markdown(pairs), ""]
+        lines += ["nDCG@10 of the strategies of one profile, a minus b in the same seeds:", "", *_markdown(pairs), ""]
     if (untitled := folder.with_name(f"{folder.name}-untitled")).exists():
         variants = miracl_tables.variant_table(topics, miracl_tables.read_topics(untitled))
         lines += ["Passages without their titles, minus those with them:", "", *_markdown(variants), ""]
@@ -254,8 +265,8 @@ def mixed_block(folder: Path) -> str:
     most = table[table["share"] == table["share"].max()]
     numbers = zip(most["foreign cost"], most["low"], most["high"], strict=True)
     cost = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in numbers]
-    columns = ["model", "rival", "share", "mixed", "alone", "foreign cost", "own cost", "intruders", "pool share"]
-    return "\n".join(_markdown(most.assign(**{"foreign cost": cost})[columns]))
+    columns = ["model", "seeds", "rival", "share", "mixed", "alone", "foreign cost", "own cost", "intruders", "pool share"]
+    return "\n".join([scope_by_row(most["seeds"], "topics"), "", *_markdown(most.assign(**{"foreign cost": cost})[columns])])
 
 
 def designs_block(folder: Path) -> str:

@@ -5,7 +5,8 @@ p-value beside it covers the groups alone (`significance`).
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,43 @@ def interval_scope(results: Results) -> str:
     """Say what the intervals of a profile cover."""
     seeds = len(results.study.seeds)
     return f"groups of questions and {seeds} training seeds" if seeds > 1 else "groups of questions, one training seed"
+
+
+def scope_by_row(seeds: Iterable[int], units: str) -> str:
+    """Say what the 95 % intervals of a table cover that has systems of several numbers of `seeds`; `units` are its groups.
+
+    >>> scope_by_row([0, 1], "topics")
+    'The 95 % intervals cover topics alone: no model has a second training seed.'
+    >>> scope_by_row([0, 1, 3], "topics")
+    'The 95 % intervals cover topics and training seeds where `seeds` is 2 or more, and topics alone elsewhere.'
+    """
+    if max(seeds, default=0) > 1:
+        return f"The 95 % intervals cover {units} and training seeds where `seeds` is 2 or more, and {units} alone elsewhere."
+    return f"The 95 % intervals cover {units} alone: no model has a second training seed."
+
+
+def trainings(folders: Iterable[str]) -> dict[str, tuple[str, int | None]]:
+    """Return the system and the seed of every folder: `x-s0` and `x-s1` are trainings of `x`, `x-s0/fix` one of `x/fix`.
+
+    A folder without such a number is a system of its own, with the seed None. Refused are two folders of one system and seed,
+    and numbered ones beside an unnumbered one: whether it is a training like the others, nobody could tell.
+
+    >>> trainings(["none", "low_resource-x-y-s2/centring"])
+    {'none': ('none', None), 'low_resource-x-y-s2/centring': ('low_resource-x-y/centring', 2)}
+    """
+    found: dict[str, tuple[str, int | None]] = {}
+    of: dict[str, dict[int | None, str]] = {}
+    for folder in folders:
+        first, slash, rest = folder.partition("/")
+        name = re.fullmatch(r"(.+)-s(\d+)", first)
+        system, seed = (f"{name[1]}{slash}{rest}", int(name[2])) if name else (folder, None)
+        others = of.setdefault(system, {})
+        if seed in others or (others and (seed is None or None in others)):
+            there = others.get(seed, next(iter(others.values())))
+            raise InputError(f"{there} and {folder} are both of {system}; give each training a number of its own, as -s0")
+        others[seed] = folder
+        found[folder] = system, seed
+    return found
 
 
 def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False) -> pd.DataFrame:
@@ -505,6 +543,11 @@ def _sums_by(per_query: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Return the sums, of every seed, with another column, question or paragraph, in the place of the group."""
     wanted = per_query[per_query["measure"].isin({measure for _, measure in COMPARED})]
     wanted = wanted.assign(group=wanted[unit])
-    if "seed" not in wanted:
-        return metrics.group_sums(wanted)
-    return pd.concat([metrics.group_sums(part).assign(seed=seed) for seed, part in wanted.groupby("seed")])
+    return sums_by_seed(wanted)
+
+
+def sums_by_seed(per_query: pd.DataFrame) -> pd.DataFrame:
+    """Return `metrics.group_sums`, those of every seed below each other if there is a column `seed`: `significance`'s input."""
+    if "seed" not in per_query:
+        return metrics.group_sums(per_query)
+    return pd.concat([metrics.group_sums(part).assign(seed=seed) for seed, part in per_query.groupby("seed")])
