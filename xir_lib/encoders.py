@@ -101,17 +101,43 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
     pieces: give the texts of every corpus that the model will see. A vocabulary of another kind (BPE) stays whole.
     """
     transformer, tokenizer = _transformer(model), model.tokenizer
-    backend = tokenizer.backend_tokenizer
+    kept = used_pieces(model, texts)
+    if kept is None:
+        return np.arange(transformer.get_input_embeddings().num_embeddings)
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    words, post = state["model"]["type"] == "WordPiece", state["post_processor"]
+    new_id = {int(old): new for new, old in enumerate(kept)}
+    pieces = state["model"]["vocab"]  # [piece, score] in id order; of WordPiece the id by piece
+    if words:
+        state["model"]["vocab"] = {piece: new_id[old] for piece, old in pieces.items() if old in new_id}
+    else:
+        state["model"]["vocab"] = [pieces[old] for old in kept if old < len(pieces)]
+        state["model"]["unk_id"] = new_id[state["model"]["unk_id"]]
+    for token in state["added_tokens"]:
+        token["id"] = new_id[token["id"]]
+    for special in post["special_tokens"].values():
+        special["ids"] = [new_id[old] for old in special["ids"]]
+    _set_tokenizer(tokenizer, json.dumps(state))
+    config = transformer.config
+    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        if getattr(config, key, None) is not None:
+            setattr(config, key, new_id.get(getattr(config, key)))
+    table = transformer.get_input_embeddings()
+    _set_table(transformer, table.weight.detach()[kept], new_id.get(table.padding_idx))
+    return kept
+
+
+def used_pieces(model: "SentenceTransformer", texts: Iterable[str]) -> np.ndarray | None:
+    """Return the ids that `trim_vocabulary` keeps, ascending; None of a vocabulary that it leaves whole."""
+    backend = model.tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     state = json.loads(backend.to_str())
-    post = state["post_processor"]
     words = state["model"] if state["model"]["type"] == "WordPiece" and backend.pre_tokenizer is not None else None
-    if not (words or state["model"]["type"] == "Unigram") or post["type"] != "TemplateProcessing":
+    if not (words or state["model"]["type"] == "Unigram") or state["post_processor"]["type"] != "TemplateProcessing":
         logger.info("a %s vocabulary stays whole, only unigram and WordPiece can be trimmed", state["model"]["type"])
-        return np.arange(transformer.get_input_embeddings().num_embeddings)
-
-    pieces = state["model"]["vocab"]  # [piece, score] in id order; of WordPiece the id by piece
+        return None
+    pieces = state["model"]["vocab"]
     most = max(words["vocab"].values()) + 1 if words else len(pieces)
     used = np.zeros(max(most, 1 + max(token["id"] for token in state["added_tokens"])), dtype=bool)
     used[[token["id"] for token in state["added_tokens"]]] = True
@@ -127,26 +153,7 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
             used[encoding.ids] = True
             if words and unknown in encoding.ids:
                 used[list(_pieces_within(backend, text, words))] = True
-    kept = np.flatnonzero(used)
-
-    new_id = {int(old): new for new, old in enumerate(kept)}
-    if words:
-        words["vocab"] = {piece: new_id[old] for piece, old in pieces.items() if old in new_id}
-    else:
-        state["model"]["vocab"] = [pieces[old] for old in kept if old < len(pieces)]
-        state["model"]["unk_id"] = new_id[unknown]
-    for token in state["added_tokens"]:
-        token["id"] = new_id[token["id"]]
-    for special in post["special_tokens"].values():
-        special["ids"] = [new_id[old] for old in special["ids"]]
-    _set_tokenizer(tokenizer, json.dumps(state))
-    config = transformer.config
-    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        if getattr(config, key, None) is not None:
-            setattr(config, key, new_id.get(getattr(config, key)))
-    table = transformer.get_input_embeddings()
-    _set_table(transformer, table.weight.detach()[kept], new_id.get(table.padding_idx))
-    return kept
+    return np.flatnonzero(used)
 
 
 def _pieces_within(backend: Any, text: str, words: dict[str, Any]) -> Iterator[int]:

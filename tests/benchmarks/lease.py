@@ -1,0 +1,228 @@
+"""Not a speed: train and judge the models of several profiles on a GPU that is lent for minutes.
+
+    python tests/benchmarks/lease.py --stage STAGE --out OUT [--seconds 540] [--workers 14]
+
+`xir study` starts a process for every training and every evaluation, and these import for longer than a GPU computes. Here a
+pool of workers imports once and calls the same functions with the same settings, `training.train` and `evaluation.evaluate`, in
+the order of STAGE/schedule.json ([profile, seeds] by importance) until the time is up. Models that profiles share are trained
+once. What `study.collect` reads is left as `xir study` would leave it, in OUT/part-N.tar.xz: PROFILE/models/RUN/run.json and
+PROFILE/evaluations/RUN/TASK/, of the sums per group those that it keeps. `xir step collect` and the notebooks then go on.
+
+STAGE has what `study.prepare` makes: pairs/PROFILE/{train,held_out}.arrow with kept.npy (`encoders.used_pieces` of them),
+pairs.json (which folder a profile uses), tasks/NAME/; others.arrow and extra.json for what belongs to no profile (MIRACL Yoruba,
+and pools with foreign passages). OUT also gets log.jsonl: what took how long, and what failed.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tarfile
+import time
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XIR_OFFLINE": "1"}
+
+import pandas as pd
+import pyarrow.feather as feather
+
+from xir_lib import encoders, evaluation, mixed_pools, training  # noqa: F401 (training is imported before the fork)
+from xir_lib.corpora.records import PairTable, RetrievalTask
+from xir_lib.rivals import parse_rival
+from xir_lib.study import PRINTED, SETTINGS, Study, load_study
+
+REPO = Path(__file__).resolve().parents[2]
+SCRATCH = Path(os.environ.get("XIR_SCRATCH", "/tmp/xir-lease"))
+PART = 12 * 2**20  # bytes that a part of the results may have before it is compressed: half is what comes of it
+STATE: dict[str, Any] = {}  # what the workers inherit: tasks and pairs, mapped
+
+
+def jobs(stage: Path) -> list[dict[str, Any]]:
+    """Return what is to be done, in order: untouched encoders task by task, then every model with the tasks of all its profiles."""
+    schedule = json.loads((stage / "schedule.json").read_text())
+    pairs = json.loads((stage / "pairs.json").read_text())
+    extra = json.loads((stage / "extra.json").read_text())
+    studies = {name: load_study(REPO / "params" / f"{name}.yaml") for name, _ in schedule}
+    untouched: dict[str, dict[str, Any]] = {}
+    models: dict[str, dict[str, Any]] = {}
+    wanted = [(name, run) for name, seeds in schedule for run in runs_of(studies[name], seeds)]
+    for name, study in studies.items():
+        for evaluation_ in study.evaluations:
+            given = {**evaluation_.model_dump(), "exploratory": False, "rivals": study.rivals}
+            job = {"kind": "none", "encoder": study.encoder, "tasks": [given], "to": []}
+            untouched.setdefault(json.dumps([study.encoder, given]), job)["to"].append(f"{name}/evaluations/none")
+    for name, (strategy, seed) in wanted:
+        study = studies[name]
+        settings = study.settings(strategy, seed).model_dump()
+        key = json.dumps([study.encoder, pairs[name], settings], sort_keys=True)
+        job = models.setdefault(key, {"kind": "model", "encoder": study.encoder, "pairs": pairs[name], "settings": settings})
+        job.setdefault("to", []).append(f"{name}/evaluations/{strategy}-s{seed}")
+        job.setdefault("source", study.data.source)
+        tasks = job.setdefault("tasks", [])
+        for evaluation_ in study.evaluations:
+            given = {**evaluation_.model_dump(), "exploratory": False, "rivals": study.rivals}
+            if given not in tasks:
+                tasks.append(given)
+        if name in extra["yoruba"]:
+            job.setdefault("yoruba", []).append(f"yoruba/{name}-{strategy}-s{seed}")
+        if [name, strategy, seed] in extra["mixed"]:
+            job["mixed"] = f"mixed/{name}-{strategy}-s{seed}"
+    first = {"kind": "none", "encoder": "bundled:multilingual-e5-small", "tasks": [], "to": [], "yoruba": ["yoruba/none"]}
+    return [first, *untouched.values(), *models.values()]
+
+
+def runs_of(study: Study, seeds: list[int]) -> list[tuple[str, int]]:
+    """Return (strategy, seed) with the seeds outside, so that what is compared is finished together."""
+    return [(strategy, seed) for seed in seeds for strategy in study.strategies]
+
+
+def work(job: dict[str, Any], number: int) -> dict[str, Any]:
+    """Do one job in a worker and leave its files under SCRATCH/build."""
+    import torch
+
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = (SCRATCH / f"worker-{os.getpid()}.log").open("a")  # bars, warnings, the trainer's logs
+    started = time.monotonic()
+    log: dict[str, Any] = {"job": number, "to": job["to"] or job.get("yoruba")}
+    model, cache = SCRATCH / "models" / str(number), SCRATCH / "cache" / str(number)
+    cache.mkdir(parents=True)
+    (cache / "tokens").symlink_to(SCRATCH / "tokens")  # shared by all, the vectors are not
+    try:
+        if job["kind"] == "model":
+            settings = STATE["settings"](**job["settings"])
+            whole = all(job["settings"][name] in (None, False) for name in ("ids", "languages", "one_language_per_id"))
+            kept = STATE["kept"][job["pairs"]] if whole else None
+            plain = encoders.used_pieces
+            encoders.used_pieces = (lambda model, texts: kept) if whole else plain  # the same pairs, looked through before
+            train, held_out = STATE["pairs"][job["pairs"]]
+            run = training.train(
+                job["encoder"], train, settings, model, held_out=held_out, data_name=job["source"], checkpoint_steps=None
+            )
+            encoders.used_pieces = plain
+            log |= {"train": round(time.monotonic() - started, 1), "steps": run["seconds"]}
+            for to in job["to"]:
+                target = SCRATCH / "build" / to.replace("/evaluations/", "/models/")
+                target.mkdir(parents=True)
+                shutil.copy(model / "run.json", target)
+        encoder = evaluation.Encoder(str(model) if job["kind"] == "model" else job["encoder"], cache=cache)
+        if job["kind"] == "model":  # no path of this machine
+            encoder.name = job["to"][0].replace("/evaluations/", "-")
+        for given in job["tasks"]:
+            since = time.monotonic()
+            judge(encoder, given, [to + "/" + given["task"] for to in job["to"]], cache)
+            log[given["task"]] = round(time.monotonic() - since, 1)
+        if job.get("yoruba"):
+            since = time.monotonic()
+            given = {"task": "miracl-yo", "fit": "foreign", "fit_on": ["atlas-qa-train"], "fit_texts": None}
+            judge(encoder, {**given, "rivals": ["none", "centring"]}, job["yoruba"], cache)
+            log["miracl-yo"] = round(time.monotonic() - since, 1)
+        if job.get("mixed"):
+            mixed_pools.measure(encoder, STATE["mixed"], SCRATCH / "build" / job["mixed"])
+    except Exception:
+        log["failed"] = traceback.format_exc()
+    finally:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
+        if torch.cuda.is_available():
+            log["memory"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    log["seconds"] = round(time.monotonic() - started, 1)
+    return log
+
+
+def judge(encoder: evaluation.Encoder, given: dict[str, Any], places: list[str], cache: Path) -> None:
+    """Evaluate as `xir evaluate` does, and put what `collect` reads in every place."""
+    task = STATE["tasks"][given["task"]]
+    sources = [STATE["tasks"][name] for name in given["fit_on"]]
+    rivals = [parse_rival(name) for name in given["rivals"] if name != "none"]
+    scratch = cache / "out"
+    for folder, run in evaluation.plan(task, rivals, [given["fit"]], sources).items():
+        out = scratch / folder
+        evaluation.evaluate(encoder, task, out, **run, fit_texts=given["fit_texts"])
+        sums = pd.read_parquet(out / "group_sums.parquet")
+        if given["task"] != "miracl-yo":
+            sums = sums.merge(PRINTED, on=["setting", "measure"])
+            if parse_rival(run["rival"]).merge:
+                sums = sums[sums["setting"] == SETTINGS[-1]]
+        for place in places:
+            target = SCRATCH / "build" / place / folder
+            target.mkdir(parents=True, exist_ok=True)
+            sums.to_parquet(target / "group_sums.parquet", index=False, compression="brotli")
+            shutil.copy(out / "metrics.json", target)
+    shutil.rmtree(scratch)
+
+
+def pack(out: Path, taken: set[Path], *, last: bool) -> None:
+    """Write what is new under SCRATCH/build as another part, if it is large enough or the last."""
+    build = SCRATCH / "build"
+    names = {"metrics.json", "group_sums.parquet", "run.json", "mixed.json", "topics.parquet", "intruders.csv", "examples.csv"}
+    new = sorted(path for path in build.rglob("*") if path.name in names and path not in taken)
+    if not new or not (last or sum(path.stat().st_size for path in new) > PART):
+        return
+    part = out / f"part-{len(list(out.glob('part-*')))}.tar.xz"
+    with tarfile.open(part.with_suffix(".tmp"), "w:xz", preset=1) as archive:
+        for path in new:
+            archive.add(path, path.relative_to(build))
+    part.with_suffix(".tmp").rename(part)
+    taken.update(new)
+
+
+def main() -> int:
+    """Work through the jobs until they are done or the time is up."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--first", type=int, help="only so many jobs")
+    parser.add_argument("--skip", type=int, nargs="*", default=[], help="numbers of jobs that are done")
+    arguments = parser.parse_args()
+    end = time.monotonic() + arguments.seconds
+    stage, out = arguments.stage.resolve(), arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    (SCRATCH / "tokens").mkdir(parents=True)
+    from xir_lib.train_settings import TrainSettings
+
+    STATE["settings"] = TrainSettings
+    STATE["tasks"] = {path.name: RetrievalTask.load(path) for path in sorted((stage / "tasks").iterdir())}
+    STATE["pairs"], STATE["kept"] = {}, {}
+    import numpy as np
+
+    for folder in sorted((stage / "pairs").iterdir()):
+        STATE["pairs"][folder.name] = PairTable.load(folder / "train.arrow"), PairTable.load(folder / "held_out.arrow")
+        STATE["kept"][folder.name] = np.load(folder / "kept.npy").astype(np.int64)
+    others = feather.read_table(stage / "others.arrow")
+    sources = [STATE["tasks"]["atlas-qa-train"]]
+    STATE["mixed"] = mixed_pools.plan(
+        STATE["tasks"]["miracl-yo"], others, rivals=["none", "centring", "round-robin"], fit_on=sources,
+        shares=mixed_pools.SHARES, size=20_000, draws=5,
+    )  # fmt: skip
+    todo = [(number, job) for number, job in enumerate(jobs(stage)) if number not in arguments.skip][: arguments.first]
+    print(f"{len(todo)} jobs", flush=True)
+    taken: set[Path] = set()
+    pool = ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("fork"))
+    waiting: set[Future[dict[str, Any]]] = {pool.submit(work, job, number) for number, job in todo}
+    with (out / "log.jsonl").open("w") as log:
+        while waiting and time.monotonic() < end:
+            done, waiting = wait(waiting, timeout=max(0.1, min(10, end - time.monotonic())), return_when=FIRST_COMPLETED)
+            for future in done:
+                print(json.dumps(future.result()), file=log, flush=True)
+            if time.monotonic() < end - 30:
+                pack(out, taken, last=False)
+    for process in pool._processes.values():
+        process.kill()
+    pack(out, taken, last=True)
+    print(f"{len(waiting)} jobs are left", flush=True)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
