@@ -36,11 +36,13 @@ def load(name: str) -> tuple[Any, Any, Any]:
     """Return pairs to train on, held-out pairs, and the retrieval task of the latter."""
     import pyarrow.compute as pc
 
-    from xir_lib.corpora import atlas, lareqa
+    from xir_lib.corpora import lareqa
     from xir_lib.corpora.records import RetrievalTask
     from xir_lib.corpora.splits import split_by_group
 
     if name == "atlas-qa":
+        from xir_lib.corpora import atlas
+
         pairs, held_out = (atlas.load_pairs(split, ATLAS_LANGUAGES) for split in ("train", "dev"))
         return pairs, held_out, atlas.load_task("dev", ATLAS_LANGUAGES)
     pairs, held_out = split_by_group(lareqa.load_pairs(name), 0.1, 0)
