@@ -25,6 +25,9 @@ $(VENV)/.installed: requirements.lock
 study: $(VENV)/.installed  ## run a profile from data to report: make study [PROFILE=demo] [JOBS=2]
 	$(BIN)/xir study --params params/$(PROFILE).yaml --jobs $(JOBS)
 
+# One thread for each worker: two workers with two threads each on two cores wait for one another, and comparisons took four
+# times as long. A file's tests stay in one worker, which remembers what was compared.
+test: export OMP_NUM_THREADS = 1
 test: lint  ## lint, type check, pytest, and nbval on the committed notebooks
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks

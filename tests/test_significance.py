@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from xir_lib import metrics
+from xir_lib import metrics, significance
 from xir_lib.errors import InputError
 from xir_lib.significance import Comparison, _compare, benjamini_hochberg, compare, design_effect, holm, verdict
 
@@ -124,6 +124,23 @@ def test_group_order_and_categories_do_not_matter():
     shuffled = sums_of(a, n).sample(frac=1, random_state=0)
     shuffled["group"] = pd.Categorical(shuffled["group"], categories=sorted(set(shuffled["group"]), reverse=True))
     assert compare(shuffled, sums_of(b, n), setting="multilingual", measure="mAP") == plain
+
+
+def test_what_was_compared_before_is_remembered_and_nothing_else(monkeypatch):
+    a, b, n = ragged(6)
+    first = run(a, b, n)
+    assert run(a, b, n) is first
+    others = [run(b, a, n), run(a + n, b, n), run(a, b, n, seed=1), run(a, b, n, n_resamples=500)]
+    assert len({one.draws.tobytes() for one in (first, *others)}) == 5
+    assert run(a, b, n) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first.draws[0] = 0  # it is everybody's
+    monkeypatch.setattr(significance, "_known", {})
+    assert run(a, b, n) == first and run(a, b, n) is not first
+    monkeypatch.setattr(significance, "REMEMBERED", 2)
+    for seed in (2, 3):
+        run(a, b, n, seed=seed)
+    assert len(significance._known) == 2
 
 
 def test_many_groups_agree_with_the_t_test():

@@ -26,7 +26,8 @@ What this does not cover: populations of few groups (below some 20 a percentile 
 below 2 / 2^g).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -42,6 +43,7 @@ Matrix = NDArray[np.float64]
 KEYS = ["seed", "group", "query_lang", "pool"]
 BATCH = 1000  # resamples at a time: bounds memory where groups are many
 KEPT = 2**24  # draws of groups (16 to 32 MB) that the next comparison finds made
+REMEMBERED = 1000  # comparisons (80 kB each, of 10,000 draws) that are not computed again
 ALPHA, POWER = 0.05, 0.8
 A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR = "a better", "b better", "equivalent", "non-inferior"
 NOT_DECIDABLE = "not decidable"  # a verdict that begins so goes on with the minimum detectable effect
@@ -108,6 +110,9 @@ class Comparison:
         return max(self.p_non_inferior(margin), self.p_non_inferior(margin, lower_is_better=True))
 
 
+_known: dict[bytes, Comparison] = {}
+
+
 def compare(
     sums_a: pd.DataFrame, sums_b: pd.DataFrame, *, setting: str, measure: str, n_resamples: int = 10_000, seed: int = 0
 ) -> Comparison:
@@ -131,7 +136,7 @@ def compare(
     """
     if n_resamples < 1:
         raise InputError(f"n_resamples must be at least 1, got {n_resamples}")
-    return _compare(*_difference_matrices(sums_a, sums_b, setting, measure), n_resamples, seed)
+    return _once(*_difference_matrices(sums_a, sums_b, setting, measure), n_resamples, seed)
 
 
 def verdict(result: Comparison, *, margin: float | None, p: float | None = None, lower_is_better: bool = False) -> str:
@@ -210,6 +215,17 @@ def _p_values(p_values: ArrayLike) -> Matrix:
 def _check_margin(margin: float) -> None:
     if not margin > 0:
         raise InputError(f"margin must be above 0, got {margin}; declare the largest difference that does not matter")
+
+
+def _once(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Comparison:
+    """Return `_compare`, from memory if the same numbers were compared before: a page's tables and claims share many pairs."""
+    asked = hashlib.sha256(repr((n.shape, total.shape, n_resamples, seed)).encode() + n.tobytes() + total.tobytes()).digest()
+    if asked not in _known:
+        if len(_known) >= REMEMBERED:
+            del _known[next(iter(_known))]  # the oldest
+        _known[asked] = _compare(n, total, n_resamples, seed)
+        _known[asked].draws.flags.writeable = False  # all who ask get the same array
+    return _known[asked]
 
 
 def _compare(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Comparison:
@@ -298,43 +314,52 @@ def _sizes(n_resamples: int) -> list[int]:
 def _difference_matrices(sums_a: pd.DataFrame, sums_b: pd.DataFrame, setting: str, measure: str) -> tuple[Matrix, Matrix]:
     """Return n, (groups, cells), and total_a - total_b, (seeds, groups, cells), each axis in sorted order."""
     trained = next((list(sums["seed"].unique()) for sums in (sums_a, sums_b) if "seed" in sums), [0])
-    tables = (_chosen(sums, setting, measure, trained).assign(system=i) for i, sums in enumerate((sums_a, sums_b)))
-    both = pd.concat(tables, ignore_index=True)
-    row, groups = pd.factorize(both["group"], sort=True)
-    layer, seeds = pd.factorize(both["seed"], sort=True)
-    by_cell = both.groupby(["query_lang", "pool"])
-    column, cells = by_cell.ngroup().to_numpy(), list(by_cell.indices)
+    tables = [_chosen(sums, setting, measure, trained) for sums in (sums_a, sums_b)]
+    (layer, seeds), (row, groups), (lang, langs), (pool, pools) = (_numbered([table[key] for table in tables]) for key in KEYS)
+    cells, column = np.unique(lang * len(pools) + pool, return_inverse=True)
+    system = np.repeat([0, 1], list(map(len, tables)))
     if len(groups) < 2:
         raise InputError(f"{setting} {measure} has one group, {groups[0]!r}; resampling by group needs at least 2, better 20")
-    if (again := both.duplicated(["system", *KEYS])).any():
-        twice = both[again].iloc[0]
+    shape = (2, len(seeds), len(groups), len(cells))
+    where = np.ravel_multi_index((system, layer, row, column), shape)
+    for again in np.flatnonzero(pd.Index(where).duplicated())[:1]:
         raise InputError(
-            f"group {twice['group']!r}, {twice['query_lang']} queries in pool {twice['pool']}: two rows of "
-            f"{'ab'[twice['system']]}; number the trainings of a strategy in a column seed"
+            f"group {groups[row[again]]!r}, {langs[lang[again]]} queries in pool {pools[pool[again]]}: two rows of "
+            f"{'ab'[system[again]]}; number the trainings of a strategy in a column seed"
         )
-    if not np.isfinite(both["total"]).all():
+    n, total = np.zeros((2, *shape))
+    n.flat[where] = np.concatenate([table["n"] for table in tables])
+    total.flat[where] = np.concatenate([table["total"] for table in tables])
+    if not np.isfinite(total).all():
         raise InputError(f"{setting} {measure} has a sum that is no number; leave out queries without a value before summing")
-    n, total = np.zeros((2, 2, len(seeds), len(groups), len(cells)))  # (n and total, systems, seeds, groups, cells)
-    where = both["system"].to_numpy(), layer, row, column
-    n[where] = both["n"]
-    total[where] = both["total"]
-    for system, seed, group, cell in np.argwhere(n != n[0, 0])[:1]:
-        query_lang, pool = cells[cell]
+    for of, seed, group, cell in np.argwhere(n != n[0, 0])[:1]:
+        query_lang, among = langs[cells[cell] // len(pools)], pools[cells[cell] % len(pools)]
         with_seed = [f" with seed {seeds[i]}" if len(seeds) > 1 else "" for i in (0, seed)]
         raise InputError(
-            f"group {groups[group]!r}, {query_lang} queries in pool {pool}: {n[0, 0, group, cell]:.0f} of a{with_seed[0]}, "
-            f"{n[system, seed, group, cell]:.0f} of {'ab'[system]}{with_seed[1]}; give the same queries and seeds"
+            f"group {groups[group]!r}, {query_lang} queries in pool {among}: {n[0, 0, group, cell]:.0f} of a{with_seed[0]}, "
+            f"{n[of, seed, group, cell]:.0f} of {'ab'[of]}{with_seed[1]}; give the same queries and seeds"
         )
     return n[0, 0], total[0] - total[1]
 
 
+def _numbered(columns: Sequence["pd.Series[Any]"]) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
+    """Return a number for every value of the columns, one behind the other, and what it stands for, in sorted order.
+
+    A column is read by its own categories, if it has them: to hash the string of every row took longer than to resample.
+    """
+    coded = [pd.factorize(column) for column in columns]
+    number, values = pd.factorize(np.concatenate([np.asarray(known, dtype=object) for _, known in coded]), sort=True)
+    starts = np.cumsum([0, *(len(known) for _, known in coded[:-1])])
+    return np.concatenate([number[start + codes] for start, (codes, _) in zip(starts, coded, strict=True)]), values
+
+
 def _chosen(sums: pd.DataFrame, setting: str, measure: str, seeds: list[Any]) -> pd.DataFrame:
     """Return seed, group, query_lang, pool, n and total of one setting and measure; repeated for each seed if it has none."""
-    chosen = sums[(sums["setting"] == setting) & (sums["measure"] == measure)]
+    there = (sums["setting"] == setting) & (sums["measure"] == measure)
+    chosen = sums.loc[there, [name for name in (*KEYS, "n", "total") if name in sums]]
     if chosen.empty:
         known = dict.fromkeys(f"{s} {m}" for s, m in zip(sums["setting"], sums["measure"], strict=True))
         raise InputError(f"no values of {setting} {measure}; the table has {', '.join(known) or 'no rows'}")
     if "seed" not in chosen:
         chosen = pd.concat([chosen.assign(seed=seed) for seed in seeds])
-    plain = chosen[KEYS].astype(object)  # not categories: those of a and b may differ
-    return plain.assign(n=chosen["n"].astype(np.float64), total=chosen["total"].astype(np.float64))
+    return chosen

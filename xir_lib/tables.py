@@ -70,7 +70,8 @@ def group_sums(results: Results, task: str, strategy: str, rival: str) -> pd.Dat
     if mine.empty:
         raise InputError(f"no results of {strategy!r} with rival {rival!r} on {task!r}; run the profile that has them")
     if strategy in results.study.strategies:
-        mine = mine.assign(seed=mine["run"].str.rsplit("-s", n=1).str[1].astype(int))
+        seeds = {run: int(run.rsplit("-s", 1)[1]) for run in mine["run"].unique()}  # a run at a time, not a row
+        mine = mine.assign(seed=mine["run"].map(seeds).astype(int))
     return mine
 
 
