@@ -1,6 +1,7 @@
 """Merged rankings against literal list merging and hand arithmetic; scores in disguise rank as the vectors they came from."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from xir_lib.bm25 import Index
 from xir_lib.errors import InputError
-from xir_lib.merging import merge
+from xir_lib.merging import merge, round_robin_ranks
 from xir_lib.parts import Part, as_vectors, bm25_parts, merged_parts, plain_parts, ranks_of, top_of
 from xir_lib.retrieval import relevant_ranks, tie_order, top_k
 from xir_lib.rivals import MERGES
@@ -43,6 +44,30 @@ def test_round_robin_takes_turns(pool):
     merged = merge(scores, langs, ties, "round-robin")
     assert merged.dtype == np.float32
     assert ranking(merged[0], ties) == literal_round_robin(scores[0].tolist(), langs.tolist(), ties)
+
+
+@settings(deadline=None)
+@given(pools(), st.integers(1, 12))
+def test_round_robin_ranks_are_those_of_the_literal_list(pool, top):
+    scores, langs, ties = pool
+    top = min(top, len(langs))
+    every = np.arange(len(langs))
+    alone = relevant_ranks(*as_vectors(scores), langs, np.zeros_like(every), every, ties, top=top)
+    found = round_robin_ranks(alone, top)
+    expected = literal_round_robin(scores[0].tolist(), langs.tolist(), ties)
+    assert [expected.index(doc) + 1 for doc in every] == found.in_all()[1].tolist()
+    for row, doc in enumerate(every):
+        before = [langs[other] for other in expected[: expected.index(doc)]]
+        assert found.outranked_by[row].tolist() == np.bincount(before, minlength=langs.max() + 1).tolist()
+    first = np.bincount(langs[expected[:top]], minlength=langs.max() + 1)
+    assert found.top_counts is not None and found.top_counts[0].tolist() == first.tolist()
+    np.testing.assert_array_equal(found.outranked_by[every, langs], alone.outranked_by[every, langs])
+
+
+def test_ranks_that_do_not_know_the_first_languages_are_refused():
+    ranks = relevant_ranks(*as_vectors(np.eye(2, dtype=np.float32)), np.array([0, 1]), [0, 1], [0, 1], np.arange(2))
+    with pytest.raises(InputError, match="do not say which language comes first"):
+        round_robin_ranks(replace(ranks, lang_places=None))
 
 
 def test_round_robin_by_hand():

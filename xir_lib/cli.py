@@ -270,12 +270,8 @@ def evaluate(
         if isinstance(encoder, evaluation.Encoder):
             evaluation.check_rank(encoder, chosen)
         evaluation.remove_stale(out, runs)
-        results = [
-            evaluation.evaluate(
-                encoder, judged, out / folder, **run, fit_texts=fit_texts, trec_run=trec_run, in_shards=in_shards
-            )
-            for folder, run in runs.items()
-        ]
+        given: dict[str, Any] = {"fit_texts": fit_texts, "trec_run": trec_run, "in_shards": in_shards, "shared": {}}
+        results = [evaluation.evaluate(encoder, judged, out / folder, **run, **given) for folder, run in runs.items()]
         if curves and fit_curve and isinstance(encoder, evaluation.Encoder):
             names = [rival.name for rival in curves]
             evaluation.write_fit_curves(out / "fit_curve.csv", encoder, judged, sources, fit_curve, names)

@@ -26,6 +26,7 @@ from xir_lib import bias, bm25, fitting, metrics, parts, retrieval, robustness, 
 from xir_lib.corpora import lareqa
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
+from xir_lib.merging import round_robin_ranks
 from xir_lib.paths import atomic_path
 from xir_lib.rivals import FITS, Rival, is_rival, parse_rival, refuse_rank, result_folder
 from xir_lib.run_record import environment, write_json
@@ -155,6 +156,7 @@ def evaluate(
     trec_run: int = 0,
     in_shards: Path | None = None,
     config: dict[str, Any] | None = None,
+    shared: dict[Any, Any] | None = None,
 ) -> dict[str, Any]:
     """Rank every query of `task` and write `metrics.json`, `rows.csv`, `per_query.parquet` and `group_sums.parquet` to `out`.
 
@@ -171,6 +173,8 @@ def evaluate(
         in_shards: a folder for the passages' vectors as float16 files, ranked one after another (`shards`): for pools that
             do not fit in memory. Not with a rival.
         config: more for the result's key.
+        shared: one dictionary for all rivals of an encoder on a task; it keeps the ranks that a merge of languages and the
+            same vectors without it have in common.
 
     Returns what `metrics.json` holds.
     """
@@ -191,10 +195,13 @@ def evaluate(
     ties = retrieval.tie_order(task.passages["doc_id"].to_pylist())
     judged = fitting.relevant_rows(task)
     top = min(TOP, task.passages.num_rows)
+    best: parts.Best | None = None
     vectors: list[fitting.Shifted] = []
     fitted: dict[str, Any] | None = None
-    best: parts.Best | None = None
-    if isinstance(encoder, Encoder) and not chosen.lexical and not in_shards:
+    shared, key = {} if shared is None else shared, (chosen.rank, fit, fit_texts)
+    by_vectors = isinstance(encoder, Encoder) and not chosen.lexical and not in_shards
+    sharing = by_vectors and chosen.merge in (None, "round-robin")
+    if isinstance(encoder, Encoder) and by_vectors and not (sharing and key in shared and not trec_run):
         vectors, fitted = _vectors(encoder, task, chosen, fit, fit_on, fit_texts)
 
     def scored() -> Iterator[parts.Part]:
@@ -207,6 +214,12 @@ def evaluate(
     if isinstance(encoder, Encoder) and in_shards:
         together, best = _rank_in_shards(encoder, task, in_shards, doc_langs, ties, top, max(top, trec_run))
         apart = together
+    elif sharing:
+        if key not in shared:
+            plain = parts.plain_parts(vectors)
+            shared[key] = parts.ranks_of(plain, doc_langs, *judged, ties, gains=fitting.grades(task), top=top)[0], fitted
+        apart, fitted = shared[key]
+        together = round_robin_ranks(apart, top) if chosen.merge else apart
     else:
         apart, together = parts.ranks_of(scored(), doc_langs, *judged, ties, gains=fitting.grades(task), top=top)
     per_query = _score(apart, together, queries, task.languages)

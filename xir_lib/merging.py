@@ -10,11 +10,13 @@ places, which is where the answers are by the construction of the test set. On o
 This module knows scores and language codes, no text, no model and no measure.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from xir_lib.errors import InputError
-from xir_lib.retrieval import IntArray
+from xir_lib.retrieval import IntArray, RelevantRanks
 from xir_lib.rivals import MERGES, Vectors
 
 TOP = 10
@@ -67,6 +69,32 @@ def _round_robin(scores: Vectors, doc_langs: IntArray, ties: IntArray, pools: li
         first[:, lang] = ordered[:, 0]
     place = first.argsort(axis=1).argsort(axis=1)  # of each language within a round
     return -(turn * len(pools) + place[:, doc_langs]).astype(np.float32)
+
+
+def round_robin_ranks(apart: RelevantRanks, top: int = 0) -> RelevantRanks:
+    """Return the ranks in the pool of all languages that `round-robin` gives, from the ranks in the pools of one language.
+
+    A passage with t others of its language before it comes in round t: before it are t passages of every language, and one
+    more of those that come earlier in a round, as far as they have so many. So nothing needs to be sorted; `top` counts as
+    in `relevant_ranks`. What is said of pools of one language stays.
+    """
+    places, sizes = apart.lang_places, apart.pool_sizes
+    if places is None:
+        raise InputError("these ranks do not say which language comes first; make them with relevant_ranks")
+    own = np.arange(len(apart.doc_lang)), apart.doc_lang
+    turn = apart.outranked_by[own]  # (n_rel,)
+    place = places[apart.query_index]  # (n_rel, n_langs)
+    outranked_by = np.minimum(turn[:, None] + (place < place[own][:, None]), sizes).astype(np.int32)
+    outranked_by[own] = turn
+    counts = None
+    if top:
+        key = np.concatenate(
+            [np.arange(min(top, size)) * len(sizes) + places[:, [lang]] for lang, size in enumerate(sizes)], axis=1
+        )  # (n_queries, passages that may be among the first)
+        last = np.partition(key, top - 1, axis=1)[:, top - 1, None]
+        bounds = np.cumsum([min(top, size) for size in sizes])[:-1]
+        counts = np.stack([(part <= last).sum(axis=1) for part in np.split(key, bounds, axis=1)], axis=1)
+    return replace(apart, outranked_by=outranked_by, top_counts=counts)
 
 
 def _ranking_keys(scores: Vectors, ties: IntArray) -> NDArray[np.int64]:

@@ -85,7 +85,7 @@ def ranks_of(
     where the scores are the same. Of the first only the ranks within one pool mean something, of the second only
     those in the pool of all.
     """
-    found: list[tuple[IntArray, IntArray, RelevantRanks, RelevantRanks]] = []
+    ranked: list[tuple[IntArray, IntArray, RelevantRanks, RelevantRanks]] = []
     place = np.full(int(query_index.max()) + 1, -1)
     for part in parts:
         place[:] = -1
@@ -95,21 +95,25 @@ def ranks_of(
         apart = together = relevant_ranks(*part.apart, doc_langs, *judgements, ties, top=top)
         if part.together is not part.apart:
             together = relevant_ranks(*part.together, doc_langs, *judgements, ties, top=top)
-        found.append((part.rows, judged, apart, together))
+        ranked.append((part.rows, judged, apart, together))
 
     def joined(results: list[RelevantRanks]) -> RelevantRanks:
         sizes = results[0].pool_sizes
         outranked_by = np.empty((len(query_index), len(sizes)), dtype=np.int32)
         top_counts = np.empty((len(place), len(sizes)), dtype=np.int64) if top else None
-        for (rows, judged, _, _), result in zip(found, results, strict=True):
+        lang_places = np.empty((len(place), len(sizes)), dtype=np.int64)
+        for (rows, judged, _, _), result in zip(ranked, results, strict=True):
             outranked_by[judged] = result.outranked_by
             if top_counts is not None and result.top_counts is not None:
                 top_counts[rows] = result.top_counts
-        return RelevantRanks(query_index, doc_index, doc_langs[doc_index], outranked_by, sizes, len(place), gains, top_counts)
+            if result.lang_places is not None:
+                lang_places[rows] = result.lang_places
+        found = (query_index, doc_index, doc_langs[doc_index], outranked_by, sizes, len(place))
+        return RelevantRanks(*found, gains=gains, top_counts=top_counts, lang_places=lang_places)
 
-    together = joined([result for *_, result in found])
-    same = all(one is other for *_, one, other in found)
-    return together if same else joined([result for _, _, result, _ in found]), together
+    together = joined([result for *_, result in ranked])
+    same = all(one is other for *_, one, other in ranked)
+    return together if same else joined([result for _, _, result, _ in ranked]), together
 
 
 def top_of(parts: Iterable[Part], n_queries: int, doc_ids: list[str], k: int) -> Best:

@@ -46,6 +46,7 @@ class RelevantRanks:
     n_queries: int
     gains: IntArray | None = None  # (n_rel,) grade of each relevant passage, at least 1; None: all 1
     top_counts: IntArray | None = None  # (n_queries, n_langs) passages of each language among the query's first k, if asked for
+    lang_places: IntArray | None = None  # (n_queries, n_langs) place, from 0, of each language by its first passage
 
     @property
     def n_relevant(self) -> IntArray:
@@ -128,6 +129,7 @@ def relevant_ranks(
 
     outranked_by = np.empty((len(rel_query), len(pool_sizes)), dtype=np.int32)
     top_counts = np.empty((len(queries), len(pool_sizes)), dtype=np.int32) if top else None
+    lang_places = np.empty((len(queries), len(pool_sizes)), dtype=np.int32)
     by_query = np.argsort(rel_query, kind="stable")
     sorted_query = rel_query[by_query]
 
@@ -139,13 +141,13 @@ def relevant_ranks(
         judged = by_query[slice(*np.searchsorted(sorted_query, [start, stop]))]
         row = rel_query[judged] - start
         value = scores[row, column[rel_doc[judged]]]
-        best: list[NDArray[np.float32]] = []  # per language the last `top` of its sorted scores
+        best: list[NDArray[np.float32]] = []  # per language the last `top` of its sorted scores, or the last
         for lang in range(len(pool_sizes)):
             pool = slice(bounds[lang], bounds[lang + 1])
             own = langs[rel_doc[judged]] == lang
             ordered = np.sort(scores[:, pool], axis=1)
             count, tied = _count_higher(ordered, row, value, own)
-            best.append(ordered[:, max(0, ordered.shape[1] - top) :].copy())
+            best.append(ordered[:, max(0, ordered.shape[1] - max(1, top)) :].copy())
             width = max(1, SCORES_IN_MEMORY // int(pool_sizes[lang]))
             for part in (tied[i : i + width] for i in range(0, len(tied), width)):
                 equal = scores[row[part], pool] == value[part, None]
@@ -154,13 +156,16 @@ def relevant_ranks(
             outranked_by[judged, lang] = count
         if top_counts is not None:
             top_counts[start:stop] = _count_languages(best, scores, position_by_lang, langs[by_lang], top)
+        leaders = np.stack([part[:, -1] for part in best], axis=1)
+        lang_places[start:stop] = _places(leaders, scores, position_by_lang, bounds)
 
     blocks = _query_blocks(len(queries), len(docs))
     threads = min(_threads(), len(blocks))
     # A block per thread, and a product within one thread: products that share the cores wait for each other.
     with _blas().limit(limits=1 if threads > 1 else None, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         list(pool.map(rank, blocks))
-    return RelevantRanks(rel_query, rel_doc, langs[rel_doc], outranked_by, pool_sizes, len(queries), grades, top_counts)
+    found = (rel_query, rel_doc, langs[rel_doc], outranked_by, pool_sizes, len(queries))
+    return RelevantRanks(*found, gains=grades, top_counts=top_counts, lang_places=lang_places)
 
 
 def top_k(
@@ -254,6 +259,16 @@ def _count_languages(
         first = np.lexsort((position, -scores[row]))[:k]
         counts[row] = np.bincount(langs[first], minlength=len(best))
     return counts
+
+
+def _places(leaders: NDArray[np.float32], scores: NDArray[np.float32], position: IntArray, bounds: IntArray) -> IntArray:
+    """Return the place of each language by its first passage, (block, n_langs); `leaders` are the scores of these."""
+    ties = np.zeros(leaders.shape, dtype=np.int64)
+    ascending = np.sort(leaders, axis=1)
+    for row in np.flatnonzero((ascending[:, 1:] == ascending[:, :-1]).any(axis=1)):  # the order of the ids decides
+        for lang, (start, stop) in enumerate(pairwise(bounds)):
+            ties[row, lang] = position[start:stop][scores[row, start:stop] == leaders[row, lang]].min()
+    return np.lexsort((ties, -leaders), axis=1).argsort(axis=1)
 
 
 @cache

@@ -6,11 +6,12 @@
 pool of workers imports once and calls the same functions with the same settings, `training.train` and `evaluation.evaluate`, in
 the order of STAGE/schedule.json ([profile, seeds] by importance) until the time is up. Models that profiles share are trained
 once. What `study.collect` reads is left as `xir study` would leave it, in OUT/part-N.tar.xz: PROFILE/models/RUN/run.json and
-PROFILE/evaluations/RUN/TASK/, of the sums per group those that it keeps. `xir step collect` and the notebooks then go on.
+PROFILE/evaluations/RUN/TASK/, of the sums per group those that it keeps. What several profiles share is there once; `places` in
+OUT/log.jsonl says where else it belongs. `--unpack BUILD` puts everything there, for `xir step collect` and the notebooks.
 
 STAGE has what `study.prepare` makes: pairs/PROFILE/{train,held_out}.arrow with kept.npy (`encoders.used_pieces` of them),
-pairs.json (which folder a profile uses), tasks/NAME/; others.arrow and extra.json for what belongs to no profile (MIRACL Yoruba,
-and pools with foreign passages). OUT also gets log.jsonl: what took how long, and what failed.
+pairs.json (which folder a profile uses), tasks/NAME/; others.arrow and extra.json for what belongs to no profile (MIRACL
+Yoruba, and pools with foreign passages). OUT also gets log.jsonl: what took how long, and what failed.
 """
 
 import argparse
@@ -31,19 +32,19 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import pandas as pd
 import pyarrow.feather as feather
 
-from xir_lib import encoders, evaluation, mixed_pools, training  # noqa: F401 (training is imported before the fork)
+from xir_lib import encoders, evaluation, mixed_pools, training
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.rivals import parse_rival
 from xir_lib.study import PRINTED, SETTINGS, Study, load_study
 
 REPO = Path(__file__).resolve().parents[2]
 SCRATCH = Path(os.environ.get("XIR_SCRATCH", "/tmp/xir-lease"))
-PART = 12 * 2**20  # bytes that a part of the results may have before it is compressed: half is what comes of it
+PART, PARTS = 18 * 2**20, 7  # bytes of new results that make a part, not compressed yet; at most so many parts
 STATE: dict[str, Any] = {}  # what the workers inherit: tasks and pairs, mapped
 
 
 def jobs(stage: Path) -> list[dict[str, Any]]:
-    """Return what is to be done, in order: untouched encoders task by task, then every model with the tasks of all its profiles."""
+    """Return what is to be done, in order: untouched encoders task by task, then models with all their tasks."""
     schedule = json.loads((stage / "schedule.json").read_text())
     pairs = json.loads((stage / "pairs.json").read_text())
     extra = json.loads((stage / "extra.json").read_text())
@@ -88,7 +89,8 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = (SCRATCH / f"worker-{os.getpid()}.log").open("a")  # bars, warnings, the trainer's logs
     started = time.monotonic()
-    log: dict[str, Any] = {"job": number, "to": job["to"] or job.get("yoruba")}
+    log: dict[str, Any] = {"job": number, "places": job["to"], "yoruba": job.get("yoruba", [])}
+    log["tasks"] = [given["task"] for given in job["tasks"]]
     model, cache = SCRATCH / "models" / str(number), SCRATCH / "cache" / str(number)
     cache.mkdir(parents=True)
     (cache / "tokens").symlink_to(SCRATCH / "tokens")  # shared by all, the vectors are not
@@ -105,21 +107,20 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
             )
             encoders.used_pieces = plain
             log |= {"train": round(time.monotonic() - started, 1), "steps": run["seconds"]}
-            for to in job["to"]:
-                target = SCRATCH / "build" / to.replace("/evaluations/", "/models/")
-                target.mkdir(parents=True)
-                shutil.copy(model / "run.json", target)
+            target = SCRATCH / "build" / job["to"][0].replace("/evaluations/", "/models/")
+            target.mkdir(parents=True)
+            shutil.copy(model / "run.json", target)
         encoder = evaluation.Encoder(str(model) if job["kind"] == "model" else job["encoder"], cache=cache)
         if job["kind"] == "model":  # no path of this machine
             encoder.name = job["to"][0].replace("/evaluations/", "-")
         for given in job["tasks"]:
             since = time.monotonic()
-            judge(encoder, given, [to + "/" + given["task"] for to in job["to"]], cache)
+            judge(encoder, given, f"{job['to'][0]}/{given['task']}", cache)
             log[given["task"]] = round(time.monotonic() - since, 1)
         if job.get("yoruba"):
             since = time.monotonic()
             given = {"task": "miracl-yo", "fit": "foreign", "fit_on": ["atlas-qa-train"], "fit_texts": None}
-            judge(encoder, {**given, "rivals": ["none", "centring"]}, job["yoruba"], cache)
+            judge(encoder, {**given, "rivals": ["none", "centring"]}, job["yoruba"][0], cache)
             log["miracl-yo"] = round(time.monotonic() - since, 1)
         if job.get("mixed"):
             mixed_pools.measure(encoder, STATE["mixed"], SCRATCH / "build" / job["mixed"])
@@ -136,25 +137,24 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
     return log
 
 
-def judge(encoder: evaluation.Encoder, given: dict[str, Any], places: list[str], cache: Path) -> None:
-    """Evaluate as `xir evaluate` does, and put what `collect` reads in every place."""
+def judge(encoder: evaluation.Encoder, given: dict[str, Any], place: str, cache: Path) -> None:
+    """Evaluate as `xir evaluate` does, and put what `collect` reads in its place."""
     task = STATE["tasks"][given["task"]]
     sources = [STATE["tasks"][name] for name in given["fit_on"]]
     rivals = [parse_rival(name) for name in given["rivals"] if name != "none"]
-    scratch = cache / "out"
+    scratch, shared = cache / "out", {}
     for folder, run in evaluation.plan(task, rivals, [given["fit"]], sources).items():
         out = scratch / folder
-        evaluation.evaluate(encoder, task, out, **run, fit_texts=given["fit_texts"])
+        evaluation.evaluate(encoder, task, out, **run, fit_texts=given["fit_texts"], shared=shared)
         sums = pd.read_parquet(out / "group_sums.parquet")
         if given["task"] != "miracl-yo":
             sums = sums.merge(PRINTED, on=["setting", "measure"])
             if parse_rival(run["rival"]).merge:
                 sums = sums[sums["setting"] == SETTINGS[-1]]
-        for place in places:
-            target = SCRATCH / "build" / place / folder
-            target.mkdir(parents=True, exist_ok=True)
-            sums.to_parquet(target / "group_sums.parquet", index=False, compression="brotli")
-            shutil.copy(out / "metrics.json", target)
+        target = SCRATCH / "build" / place / folder
+        target.mkdir(parents=True, exist_ok=True)
+        sums.to_parquet(target / "group_sums.parquet", index=False, compression="brotli")
+        shutil.copy(out / "metrics.json", target)
     shutil.rmtree(scratch)
 
 
@@ -163,9 +163,10 @@ def pack(out: Path, taken: set[Path], *, last: bool) -> None:
     build = SCRATCH / "build"
     names = {"metrics.json", "group_sums.parquet", "run.json", "mixed.json", "topics.parquet", "intruders.csv", "examples.csv"}
     new = sorted(path for path in build.rglob("*") if path.name in names and path not in taken)
-    if not new or not (last or sum(path.stat().st_size for path in new) > PART):
+    number = len(list(out.glob("part-*")))
+    if not new or not (last or (number < PARTS - 1 and sum(path.stat().st_size for path in new) > PART)):
         return
-    part = out / f"part-{len(list(out.glob('part-*')))}.tar.xz"
+    part = out / f"part-{number}.tar.xz"
     with tarfile.open(part.with_suffix(".tmp"), "w:xz", preset=1) as archive:
         for path in new:
             archive.add(path, path.relative_to(build))
@@ -173,16 +174,37 @@ def pack(out: Path, taken: set[Path], *, last: bool) -> None:
     taken.update(new)
 
 
+def unpack(out: Path, build: Path) -> None:
+    """Put the results of finished jobs into the build folders of all profiles that they belong to."""
+    for part in sorted(out.glob("part-*.tar.xz")):
+        with tarfile.open(part) as archive:
+            archive.extractall(build, filter="data")
+    for line in (out / "log.jsonl").read_text().splitlines():
+        done = json.loads(line)
+        first, *others = done["places"] or [""]
+        for to in others:
+            for task in done["tasks"]:
+                if (source := build / first / task).is_dir():
+                    shutil.copytree(source, build / to / task, dirs_exist_ok=True)
+            if (model := build / first.replace("/evaluations/", "/models/")).is_dir():
+                shutil.copytree(model, build / to.replace("/evaluations/", "/models/"), dirs_exist_ok=True)
+        for to in done["yoruba"][1:]:
+            shutil.copytree(build / done["yoruba"][0], build / to, dirs_exist_ok=True)
+
+
 def main() -> int:
     """Work through the jobs until they are done or the time is up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", type=Path, required=True)
+    parser.add_argument("--stage", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=540)
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--first", type=int, help="only so many jobs")
-    parser.add_argument("--skip", type=int, nargs="*", default=[], help="numbers of jobs that are done")
+    parser.add_argument("--unpack", type=Path, metavar="BUILD", help="compute nothing; put what is in OUT there")
     arguments = parser.parse_args()
+    if arguments.unpack:
+        unpack(arguments.out, arguments.unpack)
+        return 0
     end = time.monotonic() + arguments.seconds
     stage, out = arguments.stage.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -204,7 +226,7 @@ def main() -> int:
         STATE["tasks"]["miracl-yo"], others, rivals=["none", "centring", "round-robin"], fit_on=sources,
         shares=mixed_pools.SHARES, size=20_000, draws=5,
     )  # fmt: skip
-    todo = [(number, job) for number, job in enumerate(jobs(stage)) if number not in arguments.skip][: arguments.first]
+    todo = list(enumerate(jobs(stage)))[: arguments.first]
     print(f"{len(todo)} jobs", flush=True)
     taken: set[Path] = set()
     pool = ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("fork"))
