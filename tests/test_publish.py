@@ -60,6 +60,7 @@ def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monk
         "when_hybrid/06_effects.csv",
         "when_hybrid/06_alpha.csv",
         "when_hybrid/06_factors.csv",
+        "when_hybrid/06_grid.csv",
         "mixed-yo/mixed_pools.csv",
     ):
         (tmp_path / "figures" / name).unlink()

@@ -29,7 +29,7 @@ from xir_lib.tables import (
     within,
 )
 
-PROFILES = ("parallel", "small", "low_resource", "atlas")  # judged on real questions; the demo is not
+PROFILES = ("parallel", "matched", "low_resource", "atlas")  # judged on real questions; not the demo, no pilot, no replica
 FIX = "centring+round-robin"  # what the figure's last panel has on both sides
 
 

@@ -14,7 +14,7 @@ from xir_lib.designs import FIX, hybrid_minus_pure
 from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
 from xir_lib.samplers import Strategy
-from xir_lib.significance import A_BETTER, compare
+from xir_lib.significance import A_BETTER, B_BETTER, compare
 from xir_lib.study import HELD_OUT, Results, load_results
 from xir_lib.tables import (
     COMPARED,
@@ -25,6 +25,7 @@ from xir_lib.tables import (
     comparisons,
     differences,
     group_sums,
+    primary_family,
     scores,
     tasks_of,
     trained_runs,
@@ -32,6 +33,7 @@ from xir_lib.tables import (
 from xir_lib.train_settings import parse_strategy
 
 LADDER, CONTROLS, CELLS, GRID = "alpha", "controls", "two_by_two", "grid"  # the profiles of the functions so called
+AGAIN = ("parallel", "replica")  # the same runs, on a CPU and on a GPU
 FACTORS = {  # what was changed: the profile, and what its variants' names end in
     "as it is": (CELLS, ""),
     "64 ids of 708": ("few_ids", "-64"),
@@ -255,11 +257,52 @@ def tuned(results: Results, found: pd.DataFrame) -> pd.DataFrame:
     return table[table["task"].isin(tasks_of(results))].reset_index(drop=True)
 
 
+def grid_effects(results: Results) -> pd.DataFrame:
+    """Return the hybrid minus each pure strategy in every cell of a grid; columns of `designs.effects`, `profile` the cell."""
+    frames = []
+    for name in results.study.strategies:
+        used = results.study.settings(name, results.study.seeds[0])
+        if used.strategy == HYBRID:
+            cell = f"rate {used.learning_rate:g}, temperature {used.temperature:g}"
+            frames.append(hybrid_minus_pure(results, cell, name.removeprefix(HYBRID)))
+    table = pd.concat(frames, ignore_index=True)
+    return table[table["languages"] == "all"].reset_index(drop=True)
+
+
+def grid_answers(results: Results, found: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
+    """Say what was chosen for whom, how often the hybrid leads, and what each cell does within a language.
+
+    `found` is `grid`, `effects` is `grid_effects`.
+    """
+    best = found[found["chosen"]]
+    named = zip(best["strategy"], best["learning rate"], best["temperature"], strict=True)
+    chosen = ", ".join(f"{strategy} {rate:g} and {temperature:g}" for strategy, rate, temperature in named)
+    sentences = [f"Chosen on held-out pairs, learning rate and temperature: {chosen}."]
+    whole = effects[effects["free fix"] == "none"]
+    for setting, part in whole.groupby("setting", sort=False):
+        counted = []
+        for other in PURE:
+            signs = part[part["b"] == other]["verdict"]
+            above, below = (int((signs == verdict).sum()) for verdict in (A_BETTER, B_BETTER))
+            counted.append(f"{other} above in {above}, below in {below} of {len(signs)}")
+        sentences.append(f"{str(setting).capitalize()}, cells and tasks: hybrid against {'; against '.join(counted)}.")
+    table = scores(results).query("measure == 'mAP' and rival == 'none' and setting == 'monolingual'")
+    level = table.set_index(["task", "strategy"])["value"]
+    for task in tasks_of(results):
+        change = found.assign(change=[level[task, run] - level[task, "none"] for run in found["run"]])
+        by_cell = change.groupby(["learning rate", "temperature"])["change"].mean()
+        cells = by_cell.reset_index().to_dict("records")
+        told = [f"{one['change']:+.3f} at {one['learning rate']:g} and {one['temperature']:g}" for one in cells]
+        sentences.append(f"{task}, monolingual mAP against the untouched encoder, mean of the strategies: {', '.join(told)}.")
+    return sentences
+
+
 def across(one: Results, other: Results) -> pd.DataFrame:
     """Return the mAP of what two profiles both have, with its difference: the same settings and seeds on two machines.
 
-    Columns: task, strategy, setting, the two profiles' names, difference.
+    Columns: task, strategy, setting, the two profiles' names, difference. Seeds that only one has are left out.
     """
+    one, other = _same_seeds(one, other)
     keys = ["task", "strategy", "rival", "setting", "measure"]
     both = scores(one).merge(scores(other), on=keys, suffixes=("", " other"))
     both = both[(both["measure"] == "mAP") & (both["rival"] == "none")]
@@ -267,6 +310,35 @@ def across(one: Results, other: Results) -> pd.DataFrame:
     table[one.study.profile], table[other.study.profile] = both["value"], both["value other"]
     table["difference"] = both["value other"] - both["value"]
     return table.reset_index(drop=True)
+
+
+def turned(one: Results, other: Results) -> str:
+    """Say how the declared family's differences of one profile come out in the other one, in the seeds that both have."""
+    one, other = _same_seeds(one, other)
+    keys = ["task", "b", "setting", "measure"]
+    both = primary_family(one).merge(primary_family(other), on=keys, suffixes=("", " other"))
+    gap = (both["difference other"] - both["difference"])[both["measure"] == "mAP"].abs().max()
+    sides = [{A_BETTER: 1, B_BETTER: -1}.get(verdict, 0) for verdict in [*both["verdict"], *both["verdict other"]]]
+    pairs = list(zip(sides[: len(both)], sides[len(both) :], strict=True))
+    against = sum(first * second < 0 for first, second in pairs)
+    inside = ((both["low"] <= both["difference other"]) & (both["difference other"] <= both["high"])).sum()
+    return (
+        f"Of the {len(both)} declared differences, over the seeds that both have, {against} turn to the other side; {inside} "
+        f"lie inside the first machine's 95 % interval, and those in mAP differ by {gap:.3f} at most."
+    )
+
+
+def _same_seeds(*several: Results) -> list[Results]:
+    """Return results with the seeds that all of them have; the sums per group and the untouched encoder included."""
+    seeds = sorted(set.intersection(*({*results.study.seeds} for results in several)))
+    kept = []
+    for results in several:
+        study = results.study.model_copy(update={"seeds": seeds})
+        named = {*study.runs}
+        sums = results.group_sums[results.group_sums["run"].isin(named)]
+        evaluations = [one for one in results.evaluations if one["run"] in named]
+        kept.append(results._replace(study=study, evaluations=evaluations, group_sums=sums))
+    return kept
 
 
 def _multilingual(results: Results, rival: str = "none") -> pd.DataFrame:

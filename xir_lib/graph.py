@@ -112,6 +112,8 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     save_figure(alpha_figure(table, MARGIN), table, DESIGNS, "06_alpha")
     table = factors.factors(factors.read_factors(DESIGNS.parent))
     save_figure(designs_figure(table, MARGIN), table, DESIGNS, "06_factors")
+    table = factors.grid_effects(load_results(DESIGNS.parent / factors.GRID / "results"))
+    save_figure(designs_figure(table, MARGIN), table, DESIGNS, "06_grid")
     for folder, block in BLOCKS.items():
         page = folder / "README.md"
         pages[page] = fill_readme(page.read_text(encoding="utf-8"), folder.name, {"tables": block(folder)})

@@ -32,10 +32,10 @@ _TASK_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7"
 MARKERS = {"none": "D", "x-x-mono": "o", "x-y": "s", "x-x": "v", "hybrid": "^", "untrained": "x"}
 
 
-def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
+def strategies_figure(scores: pd.DataFrame, differences: pd.DataFrame) -> "Figure":
     """Draw, per task, the mAP of each strategy in the three settings, and hybrid minus the others with intervals.
 
-    `scores` has task, strategy, rival, setting and value (mAP only); `family` is `report.primary_family`. A strategy is a
+    `scores` has task, strategy, rival, setting and value (mAP only); `differences` is `tables.against_pure`. A strategy is a
     band, coloured, with a line of its own for every free fix, so that equal values do not hide each other; a stem leads from
     the plain value to the fixed one. The symbol says the fix (`_rival_style`). Merges stand in the multilingual panel alone:
     they change nothing elsewhere.
@@ -60,7 +60,7 @@ def strategies_figure(scores: pd.DataFrame, family: pd.DataFrame) -> "Figure":
             _strategy_lines(axis, part.set_index(["strategy", "rival"])["value"], names, shown)
             axis.set_title(f"{task}\n{setting}", fontsize=11)
             axis.set_yticklabels(names if axis is row[0] else [])
-        _differences(row[3], family[(family["task"] == task) & (family["measure"] == "mAP")])
+        _differences(row[3], differences[(differences["task"] == task) & (differences["measure"] == "mAP")])
     handles = [plt.Line2D([], [], ls="", color="#333333", **_rival_style(rival, "#333333")) for rival in rivals]
     labels = ["no free fix" if rival == "none" else rival for rival in rivals]
     pairs, others = axes[0, 3].get_legend_handles_labels()

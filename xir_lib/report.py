@@ -56,6 +56,11 @@ MACHINES = (
     "`alpha` and `two_by_two` share three strategies and the encoder as it is, with the same data, settings and seed. The "
     "first was computed in float32, the second in bfloat16 on another processor. mAP without free fix, per task and setting."
 )
+REPLICA = "`replica` repeats `parallel` on a GPU."
+TUNED = (
+    "The hybrid minus the pure strategies and the encoder as it is, each at the settings chosen for it. "
+    + ADVANTAGE.split(". ", 1)[1]
+)
 READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims")
 
 
@@ -299,9 +304,24 @@ def designs_block(folder: Path) -> str:
             lines += [*_markdown(factors.fewer_ids(results)), "", PARALLEL, ""]
             lines += [*_markdown(factors.being_parallel(results, variants)[[*FAMILY[:1], *FAMILY[3:8]]]), ""]
         lines += [provenance(results), ""]
+    settings = load_results(folder.parent / factors.GRID / "results")
+    found = factors.grid(settings)
+    lines += ["## Learning rate and temperature", "", "![The hybrid minus the pure strategies, by cell](06_grid.png)", ""]
+    lines += [f"- {told}" for told in factors.grid_answers(settings, found, pd.read_csv(folder / "06_grid.csv"))]
+    lines += ["", TUNED, "", *_markdown(factors.tuned(settings, found)), "", "mAP on the held-out pairs:", ""]
+    lines += [*_markdown(found), "", provenance(settings), ""]
     both = factors.across(ladder, chosen_cells)
     far = both["difference"].abs().max()
-    lines += ["## The same runs on two machines", "", f"{MACHINES} Over {len(both)} means they differ by {far:.4f} at most."]
+    lines += [
+        "## The same runs on two machines",
+        "",
+        f"{MACHINES} Over {len(both)} means they differ by {far:.4f} at most.",
+        "",
+    ]
+    first, again = (load_results(folder.parent / name / "results") for name in factors.AGAIN)
+    both = factors.across(first, again)
+    far = both["difference"].abs().max()
+    lines += [f"{REPLICA} Over {len(both)} means they differ by {far:.4f} at most. {factors.turned(first, again)}"]
     return "\n".join(lines)
 
 

@@ -193,11 +193,20 @@ def comparison_table(
 
 
 def primary_family(results: Results) -> pd.DataFrame:
-    """Compare hybrid with the two pure strategies on every task: the declared family, with Holm-adjusted p-values."""
+    """Compare hybrid with the two pure strategies: the declared family, with Holm-adjusted p-values, on the declared tasks."""
+    return comparisons(results, _hybrid_and_pure(results), family=True)
+
+
+def against_pure(results: Results) -> pd.DataFrame:
+    """Compare hybrid with the two pure strategies on every task, the exploratory ones included; p unadjusted."""
+    return comparisons(results, _hybrid_and_pure(results))
+
+
+def _hybrid_and_pure(results: Results) -> list[tuple[str, str, str, str]]:
     others = [name for name in PURE if name in results.study.strategies]
     if HYBRID not in results.study.strategies or not others:
         raise InputError(f"the profile trains {', '.join(results.study.strategies)}; {HYBRID} and a pure strategy are needed")
-    return comparisons(results, [(HYBRID, "none", other, "none") for other in others], family=True)
+    return [(HYBRID, "none", other, "none") for other in others]
 
 
 def against_none(results: Results) -> pd.DataFrame:
