@@ -73,6 +73,8 @@ class ParallelQueryLoss(SortedBatchLoss):
 def embed_sorted(model: Any, features: dict[str, Any], part_tokens: int, recompute: bool = False) -> torch.Tensor:
     """Embed one column, (batch, dim), by parts of similar length; rows keep their order."""
     mask = features["attention_mask"]  # (batch, tokens)
+    if mask.device.type != "cpu" and mask.numel() <= part_tokens and not recompute:
+        return model(features)["sentence_embedding"]  # one part: nothing to sort, and a GPU need not wait for the lengths
     lengths = mask.sum(dim=1)
     order = torch.argsort(lengths, stable=True)
     parts: list[list[int]] = [[]]
