@@ -309,7 +309,9 @@ def designs_block(folder: Path) -> str:
     lines += ["## Learning rate and temperature", "", "![The hybrid minus the pure strategies, by cell](06_grid.png)", ""]
     lines += [f"- {told}" for told in factors.grid_answers(settings, found, pd.read_csv(folder / "06_grid.csv"))]
     lines += ["", TUNED, "", *_markdown(factors.tuned(settings, found)), "", "mAP on the held-out pairs:", ""]
-    lines += [*_markdown(found), "", provenance(settings), ""]
+    shown = found.drop(columns=["run", "chosen"]).assign(chosen=found["chosen"].map({True: "yes", False: ""}))
+    shown["learning rate"] = shown["learning rate"].map("{:g}".format)
+    lines += [*_markdown(shown), "", provenance(settings), ""]
     both = factors.across(ladder, chosen_cells)
     far = both["difference"].abs().max()
     lines += [
