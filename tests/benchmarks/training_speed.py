@@ -12,9 +12,9 @@ Quality is judged on other articles, or other countries.
 Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than the bounds or the speed is
 below the target (as it is on a processor without instructions for bfloat16). Where there is a GPU both run on it, the plain run
 with `bf16=True`, the target is another, and the FLOPs of the steps (`xir_lib.cost`, padding not counted) are also given as a
-share of the device's peak. There ours is no faster (`training_speed_h100.json`, measured before a column that is one part was left
-unsorted), and the bounds on quality are narrower than what the random numbers of dropout do on XQuAD-R: the same runs on two
-machines (`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
+share of the device's peak. There ours is no faster (`training_speed_h100.json`, measured before a column that is one part went
+unsorted), and the bounds on quality are narrower than what dropout alone does on XQuAD-R: the same runs on two machines
+(`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
 """
 
 import argparse
