@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from toy import toy_pairs
 
+from xir_lib import study
 from xir_lib.corpora import lareqa, mlqa, squad
 from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
 from xir_lib.corpora.splits import components, draw_ids, one_language_per_id, pair_counts, split_by_group
@@ -18,7 +20,7 @@ from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.samplers import PairIndex, StrategyBatchSampler
 from xir_lib.study import load_paragraphs, load_study, load_task, load_training
-from xir_lib.train_settings import parse_strategy
+from xir_lib.train_settings import TrainSettings, parse_strategy, trained_on
 
 # README.md of the data folder: questions and candidates of each file
 QUESTIONS = {
@@ -548,6 +550,38 @@ def test_fewer_ids_are_a_part_of_more_and_keep_their_languages() -> None:
     assert draw_ids(pairs, 30, 0).table.equals(pairs.table)
     with pytest.raises(InputError, match=r"^ids must be at most 30, [^\n]+, got 31$"):
         draw_ids(pairs, 31, 0)
+
+
+def test_the_other_designs_on_mlqa_train_on_the_ids_that_they_name(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XIR_DATA", str(real))
+
+    def of(profile: str) -> tuple[PairTable, PairTable]:
+        return load_training(load_study(REPO / "params" / f"{profile}.yaml").data)
+
+    matched, matched_held_out = of("matched")
+    everything = [set(side.pair_ids) for side in of("ragged")]
+    assert len(everything[0] | everything[1]) == 9677 and not everything[0] & everything[1]
+    assert everything[0] >= set(matched.pair_ids)  # a group's side depends on nothing else
+    mixed, held_out = of("mlqa_atlas")
+    parts = mixed.datasets()
+    assert set(parts["mlqa"].pair_ids) == {f"mlqa/{name}" for name in matched.pair_ids}
+    assert len(parts["atlas"].pair_ids) == 917 and len(parts["atlas"].languages) == 23
+    assert set(held_out.pair_ids) == {f"mlqa/{name}" for name in matched_held_out.pair_ids}
+    near = [set(matched.pair_ids[:7]), set(matched_held_out.pair_ids[:3])]
+    monkeypatch.setattr(study, "near_ids", lambda pairs, task: near[task.name == "mlqa-r"])
+    apart = of("apart")
+    assert [set(side.pair_ids) for side in apart] == [
+        set(side.pair_ids) - near[0] - near[1] for side in (matched, matched_held_out)
+    ]
+
+
+def test_a_training_draws_the_languages_that_it_names() -> None:
+    pairs = toy_pairs()
+    options = {"strategy": "x-y", "steps": 1, "batch_size": 4, "learning_rate": 1e-5, "temperature": 0.05, "max_seq_length": 8}
+    assert trained_on(pairs, TrainSettings(**options, languages=["zz", "xx"])).languages == ["xx", "zz"]
+    assert trained_on(pairs, TrainSettings(**options)).languages == pairs.languages
+    with pytest.raises(InputError, match="qq"):
+        trained_on(pairs, TrainSettings(**options, languages=["xx", "qq"]))
 
 
 def test_one_language_per_id_leaves_nothing_parallel(caplog: pytest.LogCaptureFixture) -> None:

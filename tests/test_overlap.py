@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from xir_lib.corpora.records import PAIR_SCHEMA, PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
-from xir_lib.overlap import nearest, overlap
+from xir_lib.overlap import near_ids, nearest, overlap
 
 LONG = "The river rises in the northern hills and reaches the sea after forty miles."
 
@@ -62,6 +62,8 @@ def test_a_question_asked_in_training_touches_its_translations_too() -> None:
 def test_a_question_asked_in_training_is_sought_in_its_language_alone() -> None:
     found = overlap(pairs(("a", "en", "Where does the river rise?", "x"), ("b", "sw", "Nani?", None)), TASK)
     assert (found["near_question"], found["touched"], found["near_ids"], found["ids"]) == (1, 1, 1, 2)
+    assert near_ids(pairs(("a", "en", "Where does the river rise?", "x"), ("b", "sw", "Nani?", LONG)), TASK) == {"a"}
+    assert near_ids(pairs(("a", "en", "Who?", LONG), ("b", "en", "What?", None)), TASK) == {"a"}
     other = overlap(pairs(("a", "yo", "Where does the river rise?", None)), TASK)  # the same words, another language
     assert other["touched"] == 0
 
