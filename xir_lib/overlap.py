@@ -53,8 +53,9 @@ def overlap(pairs: PairTable, task: RetrievalTask) -> dict[str, Any]:
 
 
 def near_ids(pairs: PairTable, task: RetrievalTask) -> set[str]:
-    """Return the training ids that are near a question or passage of the task, in any language."""
-    return _near(pairs, task).ids
+    """Return the training ids that are near a question or passage of the task, in any language, or hold one of its passages."""
+    near = _near(pairs, task)
+    return near.ids | near.holding
 
 
 class _Near(NamedTuple):
@@ -64,6 +65,7 @@ class _Near(NamedTuple):
     passages: set[str]  # passage ids, and
     inside: set[str]  # of those inside a training passage
     ids: set[str]  # training ids
+    holding: set[str]  # training ids whose passage has one of `inside`
     compared_queries: set[str]
     compared_passages: set[str]
 
@@ -71,7 +73,7 @@ class _Near(NamedTuple):
 def _near(pairs: PairTable, task: RetrievalTask) -> _Near:
     train = pairs.table.select(["pair_id", "lang", "query", "passage"]).to_pandas()
     queries, passages = task.queries.select(["query_id", "lang", "text"]).to_pandas(), task.passages.to_pandas()
-    near = _Near(set(), set(), set(), set(), set(), set())
+    near = _Near(set(), set(), set(), set(), set(), set(), set())
     for lang in sorted({*train["lang"]} & {*queries["lang"], *passages["lang"]}):
         here = train[train["lang"] == lang]
         for column, found, compared, table, key in (
@@ -86,7 +88,9 @@ def _near(pairs: PairTable, task: RetrievalTask) -> _Near:
             near.ids.update(mine["pair_id"][of_train > NEAR])
             found |= {*theirs[key][of_task > NEAR]}
             if column == "passage":
-                near.inside.update(theirs[key][_inside(theirs["text"], mine[column])])
+                within = _inside(theirs["text"], mine[column])
+                near.inside.update(theirs[key][within])
+                near.holding.update(mine["pair_id"][_holding(mine[column], theirs["text"][within])])
     return near
 
 
@@ -110,6 +114,12 @@ def _inside(texts: pd.Series, passages: pd.Series) -> NDArray[np.bool_]:
     """Say which texts of at least `VERBATIM` characters occur in one of the passages, white space and case aside."""
     whole = "\n".join(map(_plain, passages.unique()))
     return np.array([len(text) >= VERBATIM and text in whole for text in map(_plain, texts)], dtype=bool)
+
+
+def _holding(passages: pd.Series, texts: pd.Series) -> NDArray[np.bool_]:
+    """Say in which passages one of the texts occurs, white space and case aside."""
+    wanted = [_plain(text) for text in texts]
+    return np.array([any(text in passage for text in wanted) for passage in map(_plain, passages)], dtype=bool)
 
 
 def _plain(text: str) -> str:

@@ -165,16 +165,21 @@ def same_at_every_run(text: str) -> str:
 
 def provenance(results: Results) -> str:
     """Say in one sentence what made these results: encoder, data, steps, seeds, device and versions."""
-    study, run = results.study, results.runs[0]
-    settings, machine = run["settings"], run["environment"]
+    study, first = results.study, results.runs[0]
+
+    def every(part: str, name: str) -> str:
+        """Join the values that the runs have, in the order in which they come."""
+        return " and ".join(dict.fromkeys(str(run[part][name]) for run in results.runs))
+
     halved = [one["settings"]["seed"] for one in results.runs if one["environment"].get("precision") == "bfloat16"]
     some = f" for seeds {', '.join(map(str, sorted(set(halved))))}" if len(halved) < len(results.runs) else ""
     half = f"bfloat16 autocast{some}, " if halved else ""
     return (
-        f"Profile {study.profile}: {study.encoder}, {settings['steps']} steps of {settings['batch_size']} pairs from "
-        f"{study.data.source} ({run['pairs']['ids']:,} ids), learning rate {settings['learning_rate']}, "
-        f"temperature {settings['temperature']}, seeds {', '.join(map(str, study.seeds))}; {machine['device']}, {half}"
-        f"Python {machine['python']}, torch {machine['torch']}, sentence-transformers {machine['sentence-transformers']}."
+        f"Profile {study.profile}: {study.encoder}, {first['settings']['steps']} steps of {first['settings']['batch_size']} "
+        f"pairs from {study.data.source} ({first['pairs']['ids']:,} ids), learning rate {every('settings', 'learning_rate')}, "
+        f"temperature {every('settings', 'temperature')}, seeds {', '.join(map(str, study.seeds))}; "
+        f"{every('environment', 'device')}, {half}Python {every('environment', 'python')}, "
+        f"torch {every('environment', 'torch')}, sentence-transformers {every('environment', 'sentence-transformers')}."
     )
 
 

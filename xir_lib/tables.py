@@ -113,13 +113,13 @@ def scope_by_row(seeds: Iterable[int], units: str) -> str:
     """Say what the 95 % intervals of a table cover that has systems of several numbers of `seeds`; `units` are its groups.
 
     >>> scope_by_row([0, 1], "topics")
-    'The 95 % intervals cover topics alone: no model has a second training seed.'
+    'The 95 % intervals cover topics alone: no model was measured with a second training seed.'
     >>> scope_by_row([0, 1, 3], "topics")
     'The 95 % intervals cover topics and training seeds where `seeds` is 2 or more, and topics alone elsewhere.'
     """
     if max(seeds, default=0) > 1:
         return f"The 95 % intervals cover {units} and training seeds where `seeds` is 2 or more, and {units} alone elsewhere."
-    return f"The 95 % intervals cover {units} alone: no model has a second training seed."
+    return f"The 95 % intervals cover {units} alone: no model was measured with a second training seed."
 
 
 def trainings(folders: Iterable[str]) -> dict[str, tuple[str, int | None]]:

@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
 
 
 def tokenise(model: "SentenceTransformer", texts: Sequence[str], **reading: str) -> Tokens | None:
-    """Read texts once, cut as the model cuts them; None of a model whose inputs have no token mask.
+    """Read texts once, cut as the model cuts them; None of a model whose inputs are not a token mask and things of its shape.
 
     `reading` is what `SentenceTransformer.preprocess` is told besides: the prompt, and the route of a `Router`. Nothing
     here depends on the weights: models of one `reader_digest` read alike.
@@ -48,9 +48,12 @@ def tokenise(model: "SentenceTransformer", texts: Sequence[str], **reading: str)
         real = mask.numpy().astype(bool)  # (texts, tokens)
         lengths.append(real.sum(axis=1))
         for key, value in found.items():
-            if getattr(value, "shape", None) != mask.shape:
+            shape = getattr(value, "shape", None)
+            if shape is None:
                 rest[key] = value
                 continue
+            if shape != mask.shape:
+                return None  # an input of another kind
             inputs = value.numpy()
             columns.setdefault(key, []).append(inputs[real].astype(np.int32))
             if not real.all():
@@ -86,7 +89,7 @@ def reader_digest(model: "SentenceTransformer") -> str:
     """Return a digest of what decides `tokenise` besides the texts: the tokenizer and the model's `max_seq_length`."""
     state = json.loads(model.tokenizer.backend_tokenizer.to_str())
     state |= {"truncation": None, "padding": None, "max_seq_length": model.max_seq_length}  # the first two are as last used
-    state["padding_side"] = model.tokenizer.padding_side
+    state |= {name: getattr(model.tokenizer, name, None) for name in ("padding_side", "pad_token_id", "model_input_names")}
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 

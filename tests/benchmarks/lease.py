@@ -27,19 +27,22 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XIR_OFFLINE": "1"}
+if __name__ == "__main__":  # before NumPy is imported
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XIR_OFFLINE": "1"}
 
 import pandas as pd
 import pyarrow.feather as feather
 
 from xir_lib import encoders, evaluation, mixed_pools, training
 from xir_lib.corpora.records import PairTable, RetrievalTask
+from xir_lib.errors import InputError
 from xir_lib.rivals import parse_rival
 from xir_lib.study import PRINTED, SETTINGS, Study, load_study
 
 REPO = Path(__file__).resolve().parents[2]
 SCRATCH = Path(os.environ.get("XIR_SCRATCH", "/tmp/xir-lease"))
 PART, PARTS = 18 * 2**20, 7  # bytes of new results that make a part, not compressed yet; at most so many parts
+LOOKED_THROUGH = encoders.used_pieces
 STATE: dict[str, Any] = {}  # what the workers inherit: tasks and pairs, mapped
 
 
@@ -73,6 +76,10 @@ def jobs(stage: Path) -> list[dict[str, Any]]:
             job.setdefault("yoruba", []).append(f"yoruba/{name}-{strategy}-s{seed}")
         if [name, strategy, seed] in extra["mixed"]:
             job["mixed"] = f"mixed/{name}-{strategy}-s{seed}"
+    for job in models.values():
+        names = [given["task"] for given in job["tasks"]]
+        if len(set(names)) < len(names):
+            raise InputError(f"{' and '.join(job['to'])} judge one task in two ways; put them into two schedules")
     first = {"kind": "none", "encoder": "bundled:multilingual-e5-small", "tasks": [], "to": [], "yoruba": ["yoruba/none"]}
     return [first, *untouched.values(), *models.values()]
 
@@ -99,13 +106,11 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
             settings = STATE["settings"](**job["settings"])
             whole = all(job["settings"][name] in (None, False) for name in ("ids", "languages", "one_language_per_id"))
             kept = STATE["kept"][job["pairs"]] if whole else None
-            plain = encoders.used_pieces
-            encoders.used_pieces = (lambda model, texts: kept) if whole else plain  # the same pairs, looked through before
+            encoders.used_pieces = (lambda model, texts: kept) if whole else LOOKED_THROUGH  # the same pairs, done before
             train, held_out = STATE["pairs"][job["pairs"]]
             run = training.train(
                 job["encoder"], train, settings, model, held_out=held_out, data_name=job["source"], checkpoint_steps=None
             )
-            encoders.used_pieces = plain
             log |= {"train": round(time.monotonic() - started, 1), "steps": run["seconds"]}
             target = SCRATCH / "build" / job["to"][0].replace("/evaluations/", "/models/")
             target.mkdir(parents=True)
@@ -127,6 +132,7 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
     except Exception:
         log["failed"] = traceback.format_exc()
     finally:
+        encoders.used_pieces = LOOKED_THROUGH
         shutil.rmtree(model, ignore_errors=True)
         shutil.rmtree(cache, ignore_errors=True)
         if torch.cuda.is_available():
