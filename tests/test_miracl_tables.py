@@ -174,7 +174,8 @@ def test_sums_stand_for_the_values_of_single_topics(tmp_path: Path) -> None:
 def test_the_page_says_what_its_intervals_cover(tmp_path: Path) -> None:
     write(tmp_path / "none", NONE)
     write(tmp_path / "atlas-x-y-s0", plus(0.1))
-    assert miracl_block(tmp_path).startswith("The 95 % intervals cover topics alone: no model was measured with a second training seed.\n\n|")
+    alone = "The 95 % intervals cover topics alone: no model was measured with a second training seed.\n\n|"
+    assert miracl_block(tmp_path).startswith(alone)
     write(tmp_path / "atlas-x-y-s1", plus(0.2))
     write(tmp_path / "none" / "bm25", NONE, rival="bm25")
     assert miracl_tables.system_table(miracl_tables.read_topics(tmp_path))["system"].tolist() == ["none", "bm25", "atlas-x-y"]
