@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import test_study
 from test_designs import with_fix
 from test_study import ALL_EQUAL, PAPER_LIKE, level
 
@@ -103,6 +104,49 @@ def test_what_few_ids_change_by_hand() -> None:
     assert fewer["x-x-mono-8", "none"] == "+.050"
     assert fewer["x-x-mono-8", "x-x-mono"] == "-.050"
     assert fewer["hybrid-0.5-8", "hybrid-0.5"] == "-.030"
+
+
+def test_languages_that_a_variant_leaves_out_stand_apart_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    four = ("en", "sw", "yo", "zu")
+    monkeypatch.setattr(test_study, "LANGS", four)
+    pools = {"monolingual": [(lang, lang) for lang in four], "multilingual": [(lang, "all") for lang in four]}
+    monkeypatch.setattr(test_study, "POOLS", pools | {"cross-lingual": [(a, b) for a in four for b in four if a != b]})
+    fewer = {f"{name}-l2": PAPER_LIKE[name] for name in ("x-x-mono", "x-y", "hybrid-0.5")}
+    results = with_fix(PAPER_LIKE | fewer, dict.fromkeys(PAPER_LIKE | fewer, level(0.8, 0.6, 0.5)))
+    variants = {name: {"strategy": name.removesuffix("-l2"), "languages": ["en", "sw"]} for name in fewer}
+    data = results.study.data.model_copy(update={"languages": [*four]})
+    sums = results.group_sums
+    gain = 0.04 * (sums["query_lang"].isin(["yo", "zu"]) & (sums["strategy"] == "hybrid-0.5-l2"))
+    results = results._replace(
+        study=results.study.model_copy(update={"data": data, "variants": variants}),
+        group_sums=sums.assign(total=sums["total"] + sums["n"] * gain),
+    )
+    table = factors.factors({"as it is": (results, ""), "2 of 4": (results, "-l2")}).query(
+        "`free fix` == 'none' and b == 'x-y'"
+    )
+    found = table[table["setting"] == "multilingual"].set_index(["profile", "languages"])["difference"]
+    assert found.to_dict() == pytest.approx(
+        {("as it is", "all"): 0.01, ("2 of 4", "all"): 0.03, ("2 of 4", "trained"): 0.01, ("2 of 4", "unseen"): 0.05}
+    )
+
+
+def test_one_strategy_on_two_training_texts_by_hand() -> None:
+    theirs = PAPER_LIKE["x-y"]
+    changed = {"cross-lingual": 0.04, "multilingual": -0.03, "rank distance": 7}
+    mine = theirs | {name: theirs[name] + change for name, change in changed.items()}
+    one = with_fix(PAPER_LIKE | {"x-y": mine}, dict.fromkeys(PAPER_LIKE, level(0.8, 0.6, 0.5)))
+    other = with_fix(PAPER_LIKE, dict.fromkeys(PAPER_LIKE, level(0.8, 0.6, 0.48)), profile="two")
+    table = factors.against(one, other).set_index("strategy")
+    assert table.columns[-2:].tolist() == [f"multilingual, both with {factors.FIX}", "rank distance"]
+    told = {name: [value.split(" ")[0] for value in row] for name, row in zip(table.index, table.to_numpy(), strict=True)}
+    assert told == {
+        "x-x-mono": ["atlas-qa", "+.000", "+.000", "+.000", "+.020", "+0"],
+        "x-y": ["atlas-qa", "+.000", "+.040", "-.030", "+.020", "+7"],
+        "hybrid-0.5": ["atlas-qa", "+.000", "+.000", "+.000", "+.020", "+0"],
+    }
+    task = other.study.evaluations[0].model_copy(update={"task": "another"})
+    with pytest.raises(InputError, match="profiles one and two share no task, strategy or seed"):
+        factors.against(one, other._replace(study=other.study.model_copy(update={"evaluations": [task]})))
 
 
 def test_what_is_chosen_on_held_out_pairs_by_hand() -> None:

@@ -148,6 +148,18 @@ def test_strategies_of_one_profile_are_held_against_each_other_in_the_same_seeds
         miracl_tables.pair_table(miracl_tables.read_topics(tmp_path))
 
 
+def test_one_strategy_is_held_against_itself_on_other_training_text(tmp_path: Path) -> None:
+    write(tmp_path / "none", NONE)
+    write(tmp_path / "one-x-y-s0", plus(0.3))
+    assert miracl_tables.training_table(miracl_tables.read_topics(tmp_path)).empty
+    for seed, gain in enumerate((0.1, 0.2)):
+        write(tmp_path / f"two_more-x-y-s{seed}", plus(gain))
+        write(tmp_path / f"two_more-hybrid-0.5-s{seed}", plus(0.4))
+    table = miracl_tables.training_table(miracl_tables.read_topics(tmp_path))
+    assert table[["strategy", "a", "b", "seeds"]].to_numpy().tolist() == [["x-y", "one", "two_more", 1]]
+    assert table[["difference", "low", "high"]].iloc[0].tolist() == pytest.approx([0.2, 0.2, 0.2])
+
+
 def test_sums_stand_for_the_values_of_single_topics(tmp_path: Path) -> None:
     for name, gain in (("none", 0.0), ("x-s0", 0.1), ("x-s1", 0.3)):
         write(tmp_path / name, plus(gain))

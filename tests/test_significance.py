@@ -460,6 +460,8 @@ def test_what_cannot_be_compared_is_named():
         compare(unlike, unlike, setting="multilingual", measure="mAP")
     with pytest.raises(InputError, match="group 'g000', l0 queries in pool all: two rows of b; number the trainings"):
         compare(good, pd.concat([good, good]), setting="multilingual", measure="mAP")
+    with pytest.raises(InputError, match="1 rows have no query_lang; every sum needs its seed, group, query_lang, pool"):
+        compare(good, good.assign(query_lang=[None, *good["query_lang"][1:]]), setting="multilingual", measure="mAP")
     with pytest.raises(InputError, match="multilingual mAP has a sum that is no number"):
         run(a * np.nan, b, n)
     with pytest.raises(InputError, match=r"margin must be above 0, got -0\.01"):

@@ -5,7 +5,7 @@ not which of these things decides; nothing is adjusted over profiles.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,8 @@ def hybrid_minus_pure(results: Results, called: str, suffix: str = "") -> pd.Dat
     for task in tasks_of(results):
         for fix in ("none", FIX):
             sums = {name: group_sums(results, task, f"{name}{suffix}", fix) for name in (HYBRID, *PURE)}
-            splits = language_splits(results, sums[HYBRID]["query_lang"].unique().tolist())
+            trained = trained_languages(results, f"{HYBRID}{suffix}")
+            splits = language_splits(trained, sums[HYBRID]["query_lang"].unique().tolist())
             for split, languages in splits.items():
                 for other in PURE:
                     for setting in SETTINGS if fix == "none" else SETTINGS[-1:]:
@@ -88,9 +89,8 @@ def hybrid_minus_pure(results: Results, called: str, suffix: str = "") -> pd.Dat
     return comparison_table(keys, found, family=False)
 
 
-def language_splits(results: Results, languages: Sequence[str]) -> dict[str, list[str]]:
+def language_splits(trained: Collection[str], languages: Sequence[str]) -> dict[str, list[str]]:
     """Return `all` languages of a task, and if there are two of either those trained on and those unseen."""
-    trained = trained_languages(results)
     parts = {"trained": [lang for lang in languages if lang in trained]}
     parts["unseen"] = [lang for lang in languages if lang not in trained]
     return {"all": list(languages), **(parts if min(map(len, parts.values())) > 1 else {})}

@@ -29,16 +29,21 @@ from xir_lib.tables import (
     primary_family,
     scores,
     tasks_of,
+    trained_languages,
     trained_runs,
 )
 from xir_lib.train_settings import parse_strategy
 
 LADDER, CONTROLS, CELLS, GRID = "alpha", "controls", "two_by_two", "grid"  # the profiles of the functions so called
+FEW, ONE = "few_ids", "one_at_a_time"  # of `fewer_ids`; of most of `FACTORS`
 AGAIN = ("parallel", "replica")  # the same runs, on a CPU and on a GPU
+ADDED = ("mlqa_atlas", "matched")  # with and without made-up text beside the real one
 FACTORS = {  # what was changed: the profile, and what its variants' names end in
     "as it is": (CELLS, ""),
-    "64 ids of 708": ("few_ids", "-64"),
+    "64 ids of 708": (FEW, "-64"),
     "first six layers": ("first_six", ""),
+    "3 of 11 languages": (ONE, "-l3"),
+    "batches of 16": (ONE, "-b16"),
 }
 CONTRASTS = [  # what is changed: strategy, minus
     ("mixed batches, pairs of one language", "x-x", "x-x-mono"),
@@ -181,10 +186,16 @@ def read_factors(folder: Path) -> dict[str, tuple[Results, str]]:
 
 
 def factors(chosen: Mapping[str, tuple[Results, str]]) -> pd.DataFrame:
-    """Return the hybrid minus each pure strategy for everything that was changed; columns of `designs.effects`."""
-    parts = [hybrid_minus_pure(results, changed, suffix) for changed, (results, suffix) in chosen.items()]
-    table = pd.concat(parts, ignore_index=True)
-    return table[table["languages"] == "all"].reset_index(drop=True)
+    """Return the hybrid minus each pure strategy for everything that was changed; columns of `designs.effects`.
+
+    Where some of the profile's languages were trained on, those and the others stand apart as well.
+    """
+    parts = []
+    for changed, (results, suffix) in chosen.items():
+        part = hybrid_minus_pure(results, changed, suffix)
+        fewer = trained_languages(results, f"{HYBRID}{suffix}") < trained_languages(results)
+        parts.append(part if fewer else part[part["languages"] == "all"])
+    return pd.concat(parts, ignore_index=True)
 
 
 def factor_levels(chosen: Mapping[str, tuple[Results, str]]) -> pd.DataFrame:
@@ -311,6 +322,27 @@ def across(one: Results, other: Results) -> pd.DataFrame:
     table[one.study.profile], table[other.study.profile] = both["value"], both["value other"]
     table["difference"] = both["value other"] - both["value"]
     return table.reset_index(drop=True)
+
+
+def against(one: Results, other: Results) -> pd.DataFrame:
+    """Return every strategy of one profile minus the same strategy of another one, on the tasks and in the seeds of both.
+
+    Columns: task, strategy, then those of `differences` but `minus`.
+    """
+    one, other = _same_seeds(one, other)
+    tasks = [evaluation for evaluation in one.study.evaluations if evaluation.task in {*tasks_of(one)} & {*tasks_of(other)}]
+    strategies = [name for name in (*PURE, HYBRID) if name in one.study.strategies and name in other.study.strategies]
+    if not tasks or not strategies or not one.study.seeds:
+        names = f"{one.study.profile} and {other.study.profile}"
+        raise InputError(f"profiles {names} share no task, strategy or seed; name two that do, such as {' and '.join(ADDED)}")
+    renamed = {name: f"{name} of the other" for name in strategies}
+    theirs = other.group_sums[other.group_sums["strategy"].isin(strategies)]
+    theirs = theirs.assign(strategy=theirs["strategy"].astype(str).map(renamed))
+    study = one.study.model_copy(update={"evaluations": tasks, "strategies": [*one.study.strategies, *renamed.values()]})
+    both = one._replace(study=study, group_sums=pd.concat([one.group_sums, theirs], ignore_index=True))
+    parts = [differences(both, name, [renamed[name]]).assign(strategy=name) for name in strategies]
+    table = pd.concat(parts, ignore_index=True).drop(columns="minus").sort_values("task", kind="stable", ignore_index=True)
+    return table[["task", "strategy", *table.columns.difference(["task", "strategy"], sort=False)]]
 
 
 def turned(one: Results, other: Results) -> str:

@@ -116,6 +116,22 @@ def pair_table(topics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["profile", "a", "b", "seeds", "difference", "low", "high", "detectable"])
 
 
+def training_table(topics: pd.DataFrame) -> pd.DataFrame:
+    """Return nDCG@10 of a strategy on one profile's training text minus the same strategy on another's: PROFILE-STRATEGY.
+
+    Columns: strategy, a, b (profiles), seeds (those that both have), difference, low, high, detectable as in `system_table`.
+    Free fixes are left out.
+    """
+    systems = {str(name): part for name, part in topics.groupby("system")}
+    rows = []
+    for strategy in (*PURE, HYBRID):
+        profiles = sorted(name.removesuffix(f"-{strategy}") for name in systems if name.endswith(f"-{strategy}"))
+        for a, b in combinations(profiles, 2):
+            found = _minus(systems[f"{a}-{strategy}"], systems[f"{b}-{strategy}"])
+            rows.append({"strategy": strategy, "a": a, "b": b, "seeds": len(found.per_seed), **_told(found)})
+    return pd.DataFrame(rows, columns=["strategy", "a", "b", "seeds", "difference", "low", "high", "detectable"])
+
+
 def variant_table(topics: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Return what the systems of another variant of the corpus lose or gain, by topic: `other` minus `topics`.
 

@@ -57,6 +57,10 @@ MACHINES = (
     "first was computed in float32, the second in bfloat16 on another processor. mAP without free fix, per task and setting."
 )
 REPLICA = "`replica` repeats `parallel` on a GPU."
+ADDED = (
+    "Half of the batches from MLQA and half from Atlas-QA (`mlqa_atlas`), minus as many from MLQA alone (`matched`), in the "
+    "seeds that both have. A lower rank distance is better."
+)
 TUNED = (
     "The hybrid minus the pure strategies and the encoder as it is, each at the settings chosen for it. "
     + ADVANTAGE.split(". ", 1)[1]
@@ -175,7 +179,7 @@ def provenance(results: Results) -> str:
     some = f" for seeds {', '.join(map(str, sorted(set(halved))))}" if len(halved) < len(results.runs) else ""
     half = f"bfloat16 autocast{some}, " if halved else ""
     return (
-        f"Profile {study.profile}: {study.encoder}, {first['settings']['steps']} steps of {first['settings']['batch_size']} "
+        f"Profile {study.profile}: {study.encoder}, {every('settings', 'steps')} steps of {every('settings', 'batch_size')} "
         f"pairs from {study.data.source} ({first['pairs']['ids']:,} ids), learning rate {every('settings', 'learning_rate')}, "
         f"temperature {every('settings', 'temperature')}, seeds {', '.join(map(str, study.seeds))}; "
         f"{every('environment', 'device')}, {half}Python {every('environment', 'python')}, "
@@ -261,6 +265,9 @@ def miracl_block(folder: Path) -> str:
     lines = [scope_by_row(systems["seeds"], "topics"), "", *_markdown(systems), ""]
     if len(pairs := miracl_tables.pair_table(topics)):
         lines += ["nDCG@10 of the strategies of one profile, a minus b in the same seeds:", "", *_markdown(pairs), ""]
+    if len(trained := miracl_tables.training_table(topics)):
+        lines += ["nDCG@10 of one strategy on two profiles' training text, a minus b in the same seeds:", ""]
+        lines += [*_markdown(trained), ""]
     if (untitled := folder.with_name(f"{folder.name}-untitled")).exists():
         variants = miracl_tables.variant_table(topics, miracl_tables.read_topics(untitled))
         lines += ["Passages without their titles, minus those with them:", "", *_markdown(variants), ""]
@@ -303,12 +310,15 @@ def designs_block(folder: Path) -> str:
     changed = factors.read_factors(folder.parent)
     lines += ["## One thing at a time", "", "![The hybrid minus the pure strategies, one thing changed](06_factors.png)", ""]
     lines += ["Multilingual mAP behind it:", "", *_markdown(factors.factor_levels(changed)), ""]
-    for results, suffix in changed.values():
-        if suffix:
+    for results in {results.study.profile: results for results, _ in changed.values()}.values():
+        if results.study.profile == factors.FEW:
             lines += ["Few ids minus the encoder as it is, and minus as many steps on all ids:", ""]
             lines += [*_markdown(factors.fewer_ids(results)), "", PARALLEL, ""]
             lines += [*_markdown(factors.being_parallel(results, variants)[[*FAMILY[:1], *FAMILY[3:8]]]), ""]
         lines += [provenance(results), ""]
+    lines += ["## Made-up text beside real text", "", ADDED, ""]
+    more, without = (load_results(folder.parent / name / "results") for name in factors.ADDED)
+    lines += [*_markdown(factors.against(more, without)), "", provenance(more), ""]
     settings = load_results(folder.parent / factors.GRID / "results")
     found = factors.grid(settings)
     lines += ["## Learning rate and temperature", "", "![The hybrid minus the pure strategies, by cell](06_grid.png)", ""]

@@ -346,8 +346,12 @@ def _numbered(columns: Sequence["pd.Series[Any]"]) -> tuple[NDArray[np.intp], ND
     """Return a number for every value of the columns, one behind the other, and what it stands for, in sorted order.
 
     A column is read by its own categories, if it has them: to hash the string of every row took longer than to resample.
+    Raises InputError where a value is missing.
     """
     coded = [pd.factorize(column) for column in columns]
+    for column, (codes, _) in zip(columns, coded, strict=True):
+        if (codes < 0).any():
+            raise InputError(f"{(codes < 0).sum()} rows have no {column.name}; every sum needs its {', '.join(KEYS)}")
     number, values = pd.factorize(np.concatenate([np.asarray(known, dtype=object) for _, known in coded]), sort=True)
     starts = np.cumsum([0, *(len(known) for _, known in coded[:-1])])
     return np.concatenate([number[start + codes] for start, (codes, _) in zip(starts, coded, strict=True)]), values

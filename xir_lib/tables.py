@@ -86,10 +86,16 @@ def tasks_of(results: Results) -> list[str]:
     return [task for task in tasks if "standalone" not in task and task != HELD_OUT]
 
 
-def trained_languages(results: Results) -> set[str]:
-    """Return the languages of the training pairs; a mixture, which is never trained on, has none."""
+def trained_languages(results: Results, strategy: str | None = None) -> set[str]:
+    """Return the languages of the training pairs; a mixture, which is never trained on, has none.
+
+    With a strategy or variant, those that its batches draw.
+    """
     data = results.study.data
-    return set() if isinstance(data, Mixture) else {*data.languages}
+    if isinstance(data, Mixture):
+        return set()
+    drawn = results.study.settings(strategy, results.study.seeds[0]).languages if strategy else None
+    return {*(drawn or data.languages)}
 
 
 def trained_runs(results: Results) -> list[tuple[str, dict[str, Any]]]:
