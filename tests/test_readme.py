@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from xir_lib import factors, low_resource, miracl_tables, tables
+from xir_lib import factors, low_resource, metrics, miracl_tables, tables
 from xir_lib.designs import FIX
 from xir_lib.paths import REPO
 from xir_lib.study import Results, load_results
@@ -250,6 +250,28 @@ def test_the_results_that_the_readme_names_are_those_of_the_committed_files() ->
     assert [passage for passage in passages if passage not in PROSE] == []
     checked = {number for passage in passages for number in re.findall(r"(?<!\d)\.\d{3}", passage)}
     assert set(re.findall(r"(?<![\d\w])-?(\.\d{3})(?!\d)", PROSE)) <= checked  # a new number needs a line above
+
+
+def test_what_the_pages_say_of_made_up_text_is_what_their_tables_hold() -> None:
+    topics = miracl_tables.read_topics(FIGURES / "miracl-yo")
+    added = miracl_tables.training_table(topics).set_index(["strategy", "a", "b"]).loc[("hybrid-0.5", "matched", "mlqa_atlas")]
+    order = miracl_tables.pair_table(topics).set_index(["profile", "a", "b"]).loc[("mlqa_atlas", "hybrid-0.5", "x-x-mono")]
+    gain, lead = (f"{short(-row['difference'])} [{short(-row['high'])}, {short(-row['low'])}]" for row in (added, order))
+    page = " ".join((FIGURES / "miracl-yo" / "README.md").read_text(encoding="utf-8").split())
+    assert f"the hybrid {gain}." in page
+    assert f"`x-x-mono` is above the hybrid by {lead}." in page
+
+    page = " ".join((FIGURES / "when_hybrid" / "README.md").read_text(encoding="utf-8").split())
+    above = [float(minus("mlqa_atlas", "mlqa-r", "x-y", setting)["value"]) for setting in metrics.SETTINGS]
+    assert f"`x-y` in all three settings, by {short(min(above))} to {short(max(above))}, and above" in page
+    assert f"`x-x-mono` in the pool of all by {minus('mlqa_atlas', 'mlqa-r', 'x-x-mono')['value']}." in page
+    assert f"`x-x-mono` in the pool of all by {minus('mlqa_atlas', 'belebele', 'x-x-mono')['value']} and level" in page
+    more = factors.against(results("mlqa_atlas"), results("matched")).set_index(["task", "strategy"])
+    changes = {
+        key: [float(told.split(" ")[0]) for told in row[:-1]] for key, row in zip(more.index, more.to_numpy(), strict=True)
+    }
+    assert min(min(changes["belebele", name]) for name in ("x-x-mono", "x-y", "hybrid-0.5")) > 0
+    assert f"lose up to {short(-min(min(changes['mlqa-r', name]) for name in ('x-x-mono', 'x-y')))}." in page
 
 
 def test_seconds_of_training_on_a_gpu_are_those_of_the_runs() -> None:

