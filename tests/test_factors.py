@@ -1,5 +1,6 @@
 """Runs that differ in one thing: differences by hand on made-up scores, and what is committed."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import test_study
@@ -8,6 +9,7 @@ from test_study import ALL_EQUAL, PAPER_LIKE, level
 
 from xir_lib import factors
 from xir_lib.errors import InputError
+from xir_lib.study import Results
 
 
 def test_what_alpha_does_by_hand() -> None:
@@ -147,6 +149,58 @@ def test_one_strategy_on_two_training_texts_by_hand() -> None:
     task = other.study.evaluations[0].model_copy(update={"task": "another"})
     with pytest.raises(InputError, match="profiles one and two share no task, strategy or seed"):
         factors.against(one, other._replace(study=other.study.model_copy(update={"evaluations": [task]})))
+
+
+def test_what_other_text_does_to_the_hybrids_lead_by_hand() -> None:
+    # x-y gains .04 across languages and loses .03 in the pool of all, where the hybrid gains .01; with the fix all gain .02.
+    changed = {
+        "x-y": {"cross-lingual": 0.04, "multilingual": -0.03, "rank distance": 7},
+        "hybrid-0.5": {"multilingual": 0.01},
+    }
+    mine = {name: {of: PAPER_LIKE[name][of] + change for of, change in by.items()} for name, by in changed.items()}
+    plain = PAPER_LIKE | {name: PAPER_LIKE[name] | changes for name, changes in mine.items()}
+    one = with_fix(plain, dict.fromkeys(PAPER_LIKE, level(0.8, 0.6, 0.5)))
+    other = with_fix(PAPER_LIKE, dict.fromkeys(PAPER_LIKE, level(0.8, 0.6, 0.48)), profile="two")
+    table = factors.moved(one, other).set_index("strategy")
+    told = {name: [value.split(" ")[0] for value in row] for name, row in zip(table.index, table.to_numpy(), strict=True)}
+    assert told == {
+        "hybrid-0.5 minus x-x-mono": ["atlas-qa", "+.000", "+.000", "+.010", "+.000", "+0"],
+        "hybrid-0.5 minus x-y": ["atlas-qa", "+.000", "-.040", "+.040", "+.000", "-7"],
+    }
+
+
+def test_the_interval_of_a_moved_lead_is_that_of_four_systems() -> None:
+    """Groups of which the lead differs by chance: an interval by a literal bootstrap of the four systems' means."""
+    one, other = with_fix(PAPER_LIKE, ALL_EQUAL), with_fix(PAPER_LIKE, ALL_EQUAL, profile="two")
+    drawn = np.random.default_rng(0)
+
+    def with_noise(results: Results) -> Results:
+        sums = results.group_sums
+        return results._replace(group_sums=sums.assign(total=sums["total"] + sums["n"] * drawn.normal(0, 0.02, len(sums))))
+
+    one, other = with_noise(one), with_noise(other)
+    (told,) = factors.moved(one, other).query("strategy == 'hybrid-0.5 minus x-y'")["multilingual"]
+    found = [float(number) for number in told.replace("[", "").replace("]", "").replace(",", "").split()]
+    keep = "setting == 'multilingual' and measure == 'mAP' and rival == 'none' and strategy == @name"
+    means = {}
+    for which, results in (("one", one), ("other", other)):
+        for name in ("hybrid-0.5", "x-y"):
+            part = results.group_sums.query(keep)
+            wide = part.assign(mean=part["total"]).pivot_table(index="group", columns="query_lang", values=["mean", "n"])
+            means[which, name] = wide["mean"].to_numpy(), wide["n"].to_numpy()
+    groups = len(means["one", "x-y"][0])
+    resamples = drawn.integers(0, groups, (2000, groups))
+
+    def lead(which: str, rows: np.ndarray) -> float:
+        mean = {
+            name: (means[which, name][0][rows].sum(0) / means[which, name][1][rows].sum(0)).mean()
+            for name in ("hybrid-0.5", "x-y")
+        }
+        return float(mean["hybrid-0.5"] - mean["x-y"])
+
+    by_hand = [lead("one", rows) - lead("other", rows) for rows in (np.arange(groups), *resamples)]
+    assert found[0] == pytest.approx(by_hand[0], abs=6e-4)
+    assert found[1:] == pytest.approx(np.quantile(by_hand[1:], [0.025, 0.975]), abs=2e-3)
 
 
 def test_what_is_chosen_on_held_out_pairs_by_hand() -> None:

@@ -2,8 +2,8 @@
 
 `alphas`: the share of monolingual batches. `controls`: parallel text, and a loss of its own. `cells`: of what a strategy is
 made. `factors`: how much data, how good a start. `grid` and `tuned`: learning rate and temperature, chosen for each strategy on
-held-out pairs. `against`: other training text. `across` and `turned`: the same runs on two machines. Those three take the seeds
-that two profiles share, the others are of one seed; nothing but `turned` is adjusted.
+held-out pairs. `against` and `moved`: other training text. `across` and `turned`: the same runs on two machines. Those four
+take the seeds that two profiles share, the others are of one seed; nothing but `turned` is adjusted.
 """
 
 from collections.abc import Mapping
@@ -39,6 +39,7 @@ LADDER, CONTROLS, CELLS, GRID = "alpha", "controls", "two_by_two", "grid"  # the
 FEW, ONE = "few_ids", "one_at_a_time"  # of `fewer_ids`; of most of `FACTORS`
 AGAIN = ("parallel", "replica")  # the same runs, on a CPU and on a GPU
 ADDED = ("mlqa_atlas", "matched")  # with and without made-up text beside the real one
+NEAR = ("apart", "matched")  # without and with the training text that is near to the tests
 FACTORS = {  # what was changed: the profile, and what its variants' names end in
     "as it is": (CELLS, ""),
     "64 ids of 708": (FEW, "-64"),
@@ -332,7 +333,7 @@ def against(one: Results, other: Results) -> pd.DataFrame:
     """
     one, other = _same_seeds(one, other)
     tasks = [evaluation for evaluation in one.study.evaluations if evaluation.task in {*tasks_of(one)} & {*tasks_of(other)}]
-    strategies = [name for name in (*PURE, HYBRID) if name in one.study.strategies and name in other.study.strategies]
+    strategies = [name for name in one.study.strategies if name in other.study.strategies]
     if not tasks or not strategies or not one.study.seeds:
         names = f"{one.study.profile} and {other.study.profile}"
         raise InputError(f"profiles {names} share no task, strategy or seed; name two that do, such as {' and '.join(ADDED)}")
@@ -344,6 +345,34 @@ def against(one: Results, other: Results) -> pd.DataFrame:
     parts = [differences(both, name, [renamed[name]]).assign(strategy=name) for name in strategies]
     table = pd.concat(parts, ignore_index=True).drop(columns="minus").sort_values("task", kind="stable", ignore_index=True)
     return table[["task", "strategy", *table.columns.difference(["task", "strategy"], sort=False)]]
+
+
+def moved(one: Results, other: Results) -> pd.DataFrame:
+    """Return the hybrid's lead over each pure strategy in one profile minus the same lead in another one.
+
+    On the tasks and in the seeds of both; columns of `against`. A sum per group is the hybrid's minus the other's, so that
+    the interval is that of the difference between the two leads, which share their queries.
+    """
+    return against(*(_leads(results) for results in _same_seeds(one, other)))
+
+
+def _leads(results: Results) -> Results:
+    """Return results with the strategies "hybrid-0.5 minus x-y" and so on, whose sums are differences."""
+    unnamed = [name for name in results.group_sums.columns if name not in ("strategy", "n", "total")]
+    sums = {
+        name: results.group_sums[results.group_sums["strategy"] == name]
+        .drop(columns="strategy")
+        .assign(run=lambda part: part["run"].astype(str).str.rsplit("-s", n=1).str[1])
+        for name in (*PURE, HYBRID)
+    }
+    parts = []
+    for name in PURE:
+        both = sums[HYBRID].merge(sums[name], on=unnamed, suffixes=("", " other"), validate="one_to_one")
+        lead = f"{HYBRID} minus {name}"
+        both = both.assign(total=both["total"] - both["total other"], strategy=lead, run=f"{lead}-s" + both["run"])
+        parts.append(both[[*unnamed, "strategy", "n", "total"]])
+    study = results.study.model_copy(update={"strategies": [f"{HYBRID} minus {name}" for name in PURE]})
+    return results._replace(study=study, group_sums=pd.concat(parts, ignore_index=True))
 
 
 def turned(one: Results, other: Results) -> str:
