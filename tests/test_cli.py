@@ -324,11 +324,14 @@ def test_training_on_own_pairs_in_one_command(
         2,
         "--learning-rate",
         "1e-3",
+        "--temperature",
+        "0.01",
         "--dry-run",
     ]
     assert xir(monkeypatch, *command) == 0
     planned = json.loads(capsys.readouterr().out)
     expected = {"strategy": "x-y", "seed": 3, "steps": 2, "batch_size": 8, "learning_rate": 1e-3, "max_seq_length": 64}
+    expected["temperature"] = 0.01
     assert planned["settings"] | expected == planned["settings"]
     assert (planned["encoder"], planned["sampler"]["ids"]) == (str(encoder), 40)
 

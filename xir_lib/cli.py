@@ -135,6 +135,9 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Default the profile's, or one pass over the pairs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default the profile's, or 32.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default the profile's, or 2e-5.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="What the loss divides cosines by; default the profile's, or 0.02.")
+    ] = None,
     max_seq_length: Annotated[int | None, typer.Option(help="Tokens kept of a text; default the profile's, or 128.")] = None,
     early_stopping: Annotated[
         str | None,
@@ -156,6 +159,7 @@ def train(
     options = {"strategy": strategy, "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     number = dataset_draw and re.fullmatch(r"\d*\.?\d+", dataset_draw)
     options |= {
+        "temperature": temperature,
         "max_seq_length": max_seq_length,
         "negatives": negatives,
         "dataset_draw": float(dataset_draw) if dataset_draw and number else dataset_draw,
@@ -190,7 +194,9 @@ def train(
 
 @app.command()
 def evaluate(
-    task: Annotated[str, typer.Option(help="xquad-r, mlqa-r, atlas-qa, a saved task's folder or a BEIR folder.")],
+    task: Annotated[
+        str, typer.Option(help="xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a BEIR folder.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder of metrics.json and per_query.parquet.")],
     model: Annotated[
         str | None, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")
@@ -352,7 +358,9 @@ def mix(
 def bias(
     model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
     out: Annotated[Path, typer.Option(help="The folder of card.html, card.md, card.json and the evaluations.")],
-    task: Annotated[str, typer.Option(help="xquad-r, mlqa-r, atlas-qa, a saved task's folder or a BEIR folder.")] = "atlas-qa",
+    task: Annotated[
+        str, typer.Option(help="xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a BEIR folder.")
+    ] = "atlas-qa",
     languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
     as_json: AsJson = False,
