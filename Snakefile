@@ -21,10 +21,14 @@ TRAINED = [run for run in STUDY.runs if run not in ("none", "untrained")]
 TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
 BEFORE = dict(zip([*TASKS][1:], TASKS))
 RIVALS = [rival for rival in STUDY.rivals if rival != "none"]
+JUDGED = [run for run in STUDY.runs if run != "untrained"]  # on the corpora
+FIRST = [run for run in JUDGED if run == "none" or run.endswith(f"-s{STUDY.seeds[0]}")]  # among foreign passages
 
 
 READ_BY = ["report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "mixed_pools.py", "claims.py"]
 READ_BY += ["plots.py", "significance.py", "data"]
+JUDGED_BY = ["evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "bundled.py"]
+JUDGED_BY += ["rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py", "trec.py"]
 
 
 # Rules that run a notebook are tried twice: a Jupyter kernel picks free ports before it binds them, and another one that starts at
@@ -58,8 +62,18 @@ def evaluate_command(run, task):
     return shlex.join([PYTHON, "-m", "xir_lib", "evaluate", *map(str, options)])
 
 
+def corpus_command(command, run, corpus, out, *rivals):
+    """The command line of `evaluate` or `mix` on a corpus of one language."""
+    options = ["--model", model(run), "--task", corpus, "--cache", BUILD / "embeddings", "--fit-on", "atlas-qa-train"]
+    options += ["--out", out / run / corpus]
+    for rival in rivals:
+        options += ["--rival", rival]
+    return shlex.join([PYTHON, "-m", "xir_lib", command, *map(str, options)])
+
+
 wildcard_constraints:
     run="|".join(STUDY.runs),
+    corpus="|".join(STUDY.corpora),
     task="|".join(TASKS),
     reader="|".join(READERS),
 
@@ -67,6 +81,8 @@ wildcard_constraints:
 rule all:
     input:
         BUILD / "report" / "index.html",
+        expand(BUILD / "corpora" / "{run}" / "{corpus}" / "metrics.json", run=JUDGED, corpus=STUDY.corpora),
+        expand(BUILD / "mixed" / "{run}" / "{corpus}" / "mixed.json", run=FIRST, corpus=STUDY.corpora if STUDY.mixed else []),
 
 
 rule prepare:
@@ -132,10 +148,34 @@ rule evaluate:
         BUILD / "evaluations" / "{run}" / "{task}" / "metrics.json",
     params:
         command=lambda w: evaluate_command(w.run, w.task),
-        code=code_digest(
-            *("evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "bundled.py"),
-            *("rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py", "trec.py"),
-        ),
+        code=code_digest(*JUDGED_BY),
+    shell:
+        "{params.command}"
+
+
+# Corpora of one language: large, so that they come after everything that the report needs.
+rule corpus:
+    input:
+        lambda w: [BUILD / "notebooks" / f"02_train_strategy-{w.run}.ipynb"] if w.run in TRAINED else [],
+    output:
+        BUILD / "corpora" / "{run}" / "{corpus}" / "metrics.json",
+    priority: -1
+    params:
+        command=lambda w: corpus_command("evaluate", w.run, w.corpus, BUILD / "corpora", "centring"),
+        code=code_digest(*JUDGED_BY),
+    shell:
+        "{params.command}"
+
+
+rule mix:
+    input:
+        BUILD / "corpora" / "{run}" / "{corpus}" / "metrics.json",
+    output:
+        BUILD / "mixed" / "{run}" / "{corpus}" / "mixed.json",
+    priority: -1
+    params:
+        command=lambda w: corpus_command("mix", w.run, w.corpus, BUILD / "mixed", "centring", "round-robin"),
+        code=code_digest("mixed_pools.py", *JUDGED_BY),
     shell:
         "{params.command}"
 

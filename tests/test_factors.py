@@ -232,7 +232,7 @@ def test_what_is_chosen_on_held_out_pairs_by_hand() -> None:
     )
     assert table.index[table["chosen"]].tolist() == ["x-x-mono", "x-y", "hybrid-0.5-t.05"]
     assert table.loc["hybrid-0.5-t.05", ["strategy", "temperature"]].tolist() == ["hybrid-0.5", 0.05]
-    told = factors.tuned(results, table.reset_index()).set_index("minus")["multilingual"].str.split(" ").str[0]
+    told = factors.tuned(results).set_index("minus")["multilingual"].str.split(" ").str[0]
     assert told.to_dict() == {"x-x-mono": "+.060", "x-y": "+.010", "none": "+.160"}  # on the task that judges
 
 

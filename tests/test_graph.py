@@ -1,5 +1,6 @@
 """The whole study on a tiny encoder: from data to report, killed and started again, the same numbers every time."""
 
+import gzip
 import json
 import os
 import signal
@@ -14,7 +15,10 @@ import pytest
 import yaml
 from test_encoders import build_tiny
 
+from xir_lib import graph, miracl_tables
+from xir_lib.corpora import miracl
 from xir_lib.paths import REPO
+from xir_lib.study import load_study
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,9 @@ def numbers(build: Path) -> tuple[list[Any], list[Any], pd.DataFrame]:
 
 
 @pytest.mark.slow
-def test_from_data_to_report_and_the_same_after_a_kill(params: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_from_data_to_report_and_the_same_after_a_kill(
+    params: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     uninterrupted = start(params, whole)  # beside the other, since one of them alone leaves a core idle
     request.addfinalizer(lambda: uninterrupted.poll() is None and os.killpg(uninterrupted.pid, signal.SIGKILL))
@@ -104,10 +110,39 @@ def test_from_data_to_report_and_the_same_after_a_kill(params: Path, tmp_path: P
         for path in [*whole.glob("models/*/run.json"), *whole.glob("evaluations/*/*/metrics.json")]
     }
     changed = params.with_name("changed.yaml")
-    changed.write_text(params.read_text().replace("resamples: 200", "resamples: 300"))
+    changed.write_text(params.read_text().replace("resamples: 200", "resamples: 300") + "corpora: [miracl-sw]\n")
+    write_corpus(tmp_path / "data" / miracl.folder_name("sw"))
+    monkeypatch.setenv("XIR_DATA", str(tmp_path / "data"))
     finish(changed, whole)
     assert models == {path: path.stat().st_mtime_ns for path in models}
     assert stamps != {path: path.stat().st_mtime_ns for path in stamps}
+
+    # A corpus of one language is judged besides, and published beside other profiles' models.
+    study = load_study(changed)
+    assert {path.parts[-3] for path in whole.glob("corpora/*/miracl-sw/metrics.json")} == {*study.runs}
+    graph._publish_corpus(study, whole / "corpora", "miracl-sw", tmp_path / "miracl-sw")
+    names = {f"tiny-{run}" for run in study.runs if run != "none"}
+    assert {path.name for path in (tmp_path / "miracl-sw").iterdir()} == names
+    for name in names:
+        published = json.loads((tmp_path / "miracl-sw" / name / "metrics.json").read_text())
+        assert (published["task"], published["model"]) == ("miracl-sw", name)
+    topics = miracl_tables.read_topics(tmp_path / "miracl-sw")
+    assert set(topics["topic"]) == {"1", "2", "3"}
+    assert set(topics["system"]) == {f"{name.removesuffix('-s0')}{fix}" for name in names for fix in ("", "/centring")}
+
+
+def write_corpus(folder: Path) -> None:
+    """Write a Swahili corpus of three passages in MIRACL's layout, each the answer to one topic."""
+    lines = [{"docid": f"{n}#0", "title": "", "text": text} for n, text in enumerate(("moja", "mbili", "tatu"), 1)]
+    topics = "".join(f"{n}\tnini {n}?\n" for n in (1, 2, 3))
+    qrels = "".join(f"{n} Q0 {n}#0 1\n" for n in (1, 2, 3))
+    for name, content in (
+        ("corpus/docs-0.jsonl.gz", gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode())),
+        (miracl.split_file("sw", "topics", "dev"), topics.encode()),
+        (miracl.split_file("sw", "qrels", "dev"), qrels.encode()),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:

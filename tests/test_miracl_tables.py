@@ -20,7 +20,7 @@ from xir_lib.significance import Comparison, compare
 COMMITTED = REPO / "figures" / "miracl-yo"
 
 
-def write(folder: Path, values: dict[str, float], task: str = "miracl-yo", rival: str = "none") -> None:
+def write(folder: Path, values: dict[str, float], task: str = "miracl-yo", rival: str = "none", cut: int = 512) -> None:
     """Write what an evaluation leaves: every measure of a topic has the same value, and one setting more than is read."""
     folder.mkdir(parents=True)
     rows = [
@@ -30,7 +30,9 @@ def write(folder: Path, values: dict[str, float], task: str = "miracl-yo", rival
         for setting in ("monolingual", "multilingual")
     ]
     pd.DataFrame(rows).astype({"query_id": "category"}).to_parquet(folder / "per_query.parquet")
-    (folder / "metrics.json").write_text(json.dumps({"task": task, "config": {"rival": rival}}))
+    config = {"rival": rival, "precision": "float32", "environment": {"device": "a machine"}}
+    config |= {} if rival.startswith("bm25") else {"max_seq_length": cut}
+    (folder / "metrics.json").write_text(json.dumps({"task": task, "config": config}))
 
 
 def test_means_and_differences_by_topic(tmp_path: Path) -> None:
@@ -158,6 +160,27 @@ def test_one_strategy_is_held_against_itself_on_other_training_text(tmp_path: Pa
     table = miracl_tables.training_table(miracl_tables.read_topics(tmp_path))
     assert table[["strategy", "a", "b", "seeds"]].to_numpy().tolist() == [["x-y", "one", "two_more", 1]]
     assert table[["difference", "low", "high"]].iloc[0].tolist() == pytest.approx([0.2, 0.2, 0.2])
+
+
+def test_a_free_fix_is_held_against_the_system_without_it(tmp_path: Path) -> None:
+    write(tmp_path / "none", NONE)
+    write(tmp_path / "none" / "centring", plus(-0.1), rival="centring")
+    for seed, gain in enumerate((0.1, 0.3)):
+        write(tmp_path / f"p-x-y-s{seed}", plus(gain))
+        write(tmp_path / f"p-x-y-s{seed}" / "centring", plus(gain + 0.05), rival="centring")
+    write(tmp_path / "none" / "bm25", NONE, rival="bm25")
+    table = miracl_tables.fix_table(miracl_tables.read_topics(tmp_path)).set_index(["system", "free fix"])
+    assert table.index.tolist() == [("none", "centring"), ("p-x-y", "centring")]
+    assert table["difference"].tolist() == pytest.approx([-0.1, 0.05]) and table["seeds"].tolist() == [0, 2]
+    assert miracl_tables.machines(tmp_path) == "a machine, float32: none, p-x-y"
+
+
+def test_texts_cut_at_another_length_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "none", NONE)
+    write(tmp_path / "none" / "bm25", NONE, rival="bm25")
+    write(tmp_path / "short", NONE, cut=96)
+    with pytest.raises(InputError, match="holds evaluations of texts cut at 96, 512 tokens; give one length's"):
+        miracl_tables.read_topics(tmp_path)
 
 
 def test_sums_stand_for_the_values_of_single_topics(tmp_path: Path) -> None:

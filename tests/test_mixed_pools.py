@@ -16,7 +16,7 @@ from xir_lib import mixed_pools
 from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Embeddings
-from xir_lib.mixed_pools import Pools, cost_table, measure, plan, read
+from xir_lib.mixed_pools import Pools, cost_table, intruder_table, measure, plan, read
 from xir_lib.paths import REPO
 from xir_lib.plots import mixed_figure
 from xir_lib.report import fill_readme, mixed_block
@@ -96,6 +96,8 @@ def test_foreign_passages_before_everything_cost_all(tmp_path: Path) -> None:
     assert table["intruders"].tolist() == [0, 1]
     told = json.loads((tmp_path / "none" / "mixed.json").read_text(encoding="utf-8"))
     assert told["passages"] == {"yo": 60, "de": 40, "zh": 40} and told["judged"] == 4
+    whose = intruder_table(read(tmp_path / "none")).set_index("language")  # German comes first by name, so it takes the ten
+    assert whose["none"].to_dict() == {"de": 1, "zh": 0} and whose["pool share"].sum() == pytest.approx(23 / 50)
     examples = pd.read_csv(tmp_path / "none" / "examples.csv")
     assert len(examples) == 40 and set(examples["doc_lang"]) == {"de"}  # the first 12 or so of 23
     assert examples.groupby("query_id")["rank"].apply(sorted).tolist() == [list(range(1, 11))] * 4
@@ -192,6 +194,9 @@ def test_trainings_of_one_model_are_a_row_over_topics_and_seeds() -> None:
     half = stats.t.ppf(0.975, 2) * np.std([0.01, 0.02, 0.03], ddof=1) / np.sqrt(3)
     assert row[["low", "high"]].tolist() == pytest.approx([-0.02 - half, -0.02 + half], rel=0.05)
     assert row["spread"] == pytest.approx(0)
+    whose = intruder_table(pools)
+    assert whose["language"].tolist() == ["de"]
+    assert whose[["pool share", "none", "m"]].to_numpy()[0].tolist() == pytest.approx([0.5, 0.1, 0.3])
     # by hand through significance, with topics that differ too
     topics = pools.topics.copy()
     shaken = (topics["pool"] == "mixed") & (topics["model"] != "none")

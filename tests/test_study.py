@@ -129,6 +129,8 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ),
         ({"train": profile()["train"] | {"seed": 1}}, "train holds seed"),
         ({"rivals": ["centring"]}, "rivals lacks none"),
+        ({"corpora": ["miracl-yo-hard"]}, "corpora holds 'miracl-yo-hard'; use miracl-LANG"),
+        ({"mixed": True}, "mixed needs corpora"),
         ({"evaluations": [{"task": "atlas-qa"}]}, "centring on atlas-qa needs fit_on"),
         ({"evaluations": [{"task": "xquad-r", "fit_on": ["xquad-r"]}]}, "fit_on of xquad-r holds 'xquad-r'"),
         (
@@ -460,6 +462,11 @@ def test_the_referees_get_numbers_or_what_it_would_take() -> None:
     assert asked["answer"][5].endswith("3 of 3 monolingual, 6 of 6 cross-lingual, 3 of 3 multilingual")
     equal = claims.referee_questions(made_up(ALL_EQUAL))["answer"][5]
     assert equal.endswith("0 of 3 monolingual, 0 of 6 cross-lingual, 0 of 3 multilingual")
+    disjoint = made_up(PAPER_LIKE | {"disjoint": level(0.7, 0.6, 0.48)})
+    variants = {"disjoint": {"strategy": "x-x-mono", "one_language_per_id": True}}
+    study = disjoint.study.model_copy(update={"variants": variants, "strategies": [*disjoint.study.strategies, "disjoint"]})
+    assert "Without translations: disjoint gains +.080" in claims.referee_questions(disjoint._replace(study=study))["answer"][3]
+    assert "figures/controls" in asked["answer"][3]
     lacking = made_up({name: value for name, value in PAPER_LIKE.items() if name != "x-x-mono"})
     study = lacking.study.model_copy(update={"strategies": ["x-y", "hybrid-0.5"]})
     assert "It takes a run of x-x-mono." in claims.referee_questions(lacking._replace(study=study))["answer"].tolist()
@@ -515,7 +522,7 @@ def test_the_decision_table_is_that_of_the_evaluations() -> None:
     known = {"centring": "all texts", "round-robin": "passages", both: "all texts"}
     trained = ("x-x-mono", "x-y", "hybrid-0.5")
     with_fix = {f"{name} + {fix}": what for name in trained for fix, what in known.items()}
-    assert table["language known of"].to_dict() == {**known, **dict.fromkeys(trained, "none"), **with_fix}
+    assert table["language known of"].to_dict() == {**known, **dict.fromkeys(("none", *trained), "none"), **with_fix}
     assert table.loc["round-robin", ["minutes", "atlas-qa mono"]].tolist() == ["0", "0"]
     level = {(e["run"], e["rival"]): e["settings"] for e in results.evaluations}
     for repair, (run, rival, unmerged) in {

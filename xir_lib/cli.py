@@ -438,11 +438,23 @@ def study(
 
 
 @app.command()
-def publish(params: Params, build: Annotated[Path | None, typer.Option(help="Default: build/PROFILE.")] = None) -> None:
+def publish(
+    params: Params,
+    build: Annotated[Path | None, typer.Option(help="Default: build/PROFILE.")] = None,
+    from_results: Annotated[
+        bool,
+        typer.Option(
+            "--from-results", help="Make figures and pages anew from figures/PROFILE/results, without a build folder."
+        ),
+    ] = False,
+) -> None:
     """Copy a finished profile's results and figures into figures/PROFILE, to be committed."""
     from xir_lib.graph import publish as publish_profile
+    from xir_lib.graph import republish
 
-    typer.echo(f"Copied to {publish_profile(params, build=build)}")
+    if from_results and build:
+        raise InputError("--from-results reads figures/PROFILE/results; leave --build out")
+    typer.echo(f"Copied to {republish(params) if from_results else publish_profile(params, build=build)}")
 
 
 @app.command(hidden=True)

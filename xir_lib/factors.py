@@ -6,7 +6,7 @@ held-out pairs. `against` and `moved`: other training text. `across` and `turned
 take the seeds that two profiles share, the others are of one seed; nothing but `turned` is adjusted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,9 @@ from xir_lib.tables import (
     comparison_table,
     comparisons,
     differences,
+    free_fixes,
     group_sums,
+    merges,
     primary_family,
     scores,
     tasks_of,
@@ -241,14 +243,14 @@ def being_parallel(few: Results, apart: Results) -> pd.DataFrame:
     return comparison_table(keys, found, family=False)
 
 
-def grid(results: Results) -> pd.DataFrame:
+def grid(results: Results, fix: str = "none") -> pd.DataFrame:
     """Return every run of a grid of settings with its mAP on the held-out pairs, and the best run of each strategy.
 
-    Columns: strategy, run (its name in the profile), learning rate, temperature, mAP in each setting and their mean, chosen
-    (whether that mean is the highest of the strategy).
+    Columns: strategy, run (its name in the profile), learning rate, temperature, mAP in each setting and their mean, all with
+    the free fix `fix`, chosen (whether that mean is the highest of the strategy).
     """
     table = scores(results)
-    held_out = table[(table["task"] == HELD_OUT) & (table["rival"] == "none") & (table["measure"] == "mAP")]
+    held_out = table[(table["task"] == HELD_OUT) & (table["rival"] == fix) & (table["measure"] == "mAP")]
     if held_out.empty:
         raise InputError(f"profile {results.study.profile} has no task {HELD_OUT}; name one that has, such as {GRID}")
     wide = held_out.pivot(index="strategy", columns="setting", values="value")[list(SETTINGS)]
@@ -261,14 +263,22 @@ def grid(results: Results) -> pd.DataFrame:
     return found.assign(chosen=found.index.isin(found.groupby("strategy")["mean"].idxmax()))
 
 
-def tuned(results: Results, found: pd.DataFrame) -> pd.DataFrame:
+def tuned(results: Results) -> pd.DataFrame:
     """Return the hybrid minus the pure strategies and the encoder as it is, each at the settings that `grid` chose for it.
 
-    `found` is `grid`. Columns of `differences`, on the tasks that judge.
+    Columns of `differences`, on the tasks that judge; `minus` has strategies. A column with a free fix on both sides has the
+    settings that are best with that fix, since what is best without one need not be.
     """
-    best = found[found["chosen"]].set_index("strategy")["run"]
-    table = differences(results, best[HYBRID], [*best[list(PURE)], "none"])
-    return table[table["task"].isin(tasks_of(results))].reset_index(drop=True)
+    tables = {}
+    for fix in ("none", *filter(merges, free_fixes(results))):
+        found = grid(results, fix)
+        best = found[found["chosen"]].set_index("strategy")["run"]
+        table = differences(results, best[HYBRID], [*best[list(PURE)], "none"])
+        table["minus"] = table["minus"].replace({run: strategy for strategy, run in best.items()})
+        tables[fix] = table[table["task"].isin(tasks_of(results))].reset_index(drop=True)
+    plain = tables.pop("none")
+    fixed = {f"multilingual, both with {fix}": table for fix, table in tables.items()}
+    return plain.assign(**{column: table[column] for column, table in fixed.items()})
 
 
 def grid_effects(results: Results) -> pd.DataFrame:
@@ -288,10 +298,9 @@ def grid_answers(results: Results, found: pd.DataFrame, effects: pd.DataFrame) -
 
     `found` is `grid`, `effects` is `grid_effects`.
     """
-    best = found[found["chosen"]]
-    named = zip(best["strategy"], best["learning rate"], best["temperature"], strict=True)
-    chosen = ", ".join(f"{strategy} {rate:g} and {temperature:g}" for strategy, rate, temperature in named)
-    sentences = [f"Chosen on held-out pairs, learning rate and temperature: {chosen}."]
+    sentences = [f"Chosen on held-out pairs, learning rate and temperature: {_chosen_settings(found)}."]
+    if FIX in results.study.rivals:
+        sentences[0] += f" With {FIX}: {_chosen_settings(grid(results, FIX))}."
     whole = effects[effects["free fix"] == "none"]
     for setting, part in whole.groupby("setting", sort=False):
         counted = []
@@ -309,6 +318,12 @@ def grid_answers(results: Results, found: pd.DataFrame, effects: pd.DataFrame) -
         told = [f"{one['change']:+.3f} at {one['learning rate']:g} and {one['temperature']:g}" for one in cells]
         sentences.append(f"{task}, monolingual mAP against the untouched encoder, mean of the strategies: {', '.join(told)}.")
     return sentences
+
+
+def _chosen_settings(found: pd.DataFrame) -> str:
+    best = found[found["chosen"]]
+    named = zip(best["strategy"], best["learning rate"], best["temperature"], strict=True)
+    return ", ".join(f"{strategy} {rate:g} and {temperature:g}" for strategy, rate, temperature in named)
 
 
 def across(one: Results, other: Results) -> pd.DataFrame:
@@ -354,6 +369,16 @@ def moved(one: Results, other: Results) -> pd.DataFrame:
     the interval is that of the difference between the two leads, which share their queries.
     """
     return against(*(_leads(results) for results in _same_seeds(one, other)))
+
+
+def near_questions(several: Sequence[Results]) -> pd.DataFrame:
+    """Return how many questions of a task have a near-duplicate in a profile's training text, where they can be compared.
+
+    Columns: profile, task, near, questions.
+    """
+    counts = [(results.study.profile, task, told) for results in several for task, told in results.overlap.items()]
+    rows = [(profile, task, told["touched"], told["queries"]) for profile, task, told in counts if told["compared"]]
+    return pd.DataFrame(rows, columns=["profile", "task", "near", "questions"])
 
 
 def _leads(results: Results) -> Results:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 import yaml
 
 from xir_lib import designs, factors, mixed_pools
+from xir_lib.corpora import miracl
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, atomic_path, data_dir, require
 from xir_lib.plots import alpha_figure, designs_figure, mixed_figure, save_figure
 from xir_lib.report import (
+    READERS,
     averages_block,
     context_block,
     curve_block,
@@ -27,7 +30,8 @@ from xir_lib.report import (
     readme_blocks,
     stock_block,
 )
-from xir_lib.study import Mixture, load_results, load_study, load_training
+from xir_lib.run_record import write_json
+from xir_lib.study import Mixture, Study, load_results, load_study, load_training
 from xir_lib.tables import MARGIN
 
 SNAKEFILE = REPO / "Snakefile"
@@ -58,7 +62,9 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
     """
     study = load_study(params)
     if isinstance(study.data, Mixture):
-        load_training(study.data)  # says what is missing
+        load_training(study.data)  # says what is missing, as the next line does
+    for corpus in study.corpora:
+        miracl.required_files(corpus.removeprefix("miracl-"))
     require(SNAKEFILE, "`xir study` runs inside a clone of the repository")
     build = (build or REPO / "build" / study.profile).resolve()
     build.mkdir(parents=True, exist_ok=True)
@@ -104,6 +110,9 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
         for measured in target.glob("*.txt"):  # what was measured by hand, such as the cost of a run
             shutil.copy(measured, temporary)
         shutil.rmtree(target, ignore_errors=True)
+    for corpus in study.corpora:
+        for kind, page_name in (("corpora", corpus), ("mixed", f"mixed-{corpus.removeprefix('miracl-')}")):
+            _publish_corpus(study, build / kind, corpus, REPO / "figures" / page_name)
     table = mixed_pools.cost_table(mixed_pools.read(MIXED))
     save_figure(mixed_figure(table), table, MIXED, "mixed_pools")
     table = designs.effects(designs.read_designs(DESIGNS.parent))
@@ -121,6 +130,47 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
         with atomic_path(page) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return target
+
+
+def _publish_corpus(study: Study, built: Path, corpus: str, target: Path) -> None:
+    """Copy what a profile's trained models did on a corpus into `target`/PROFILE-RUN: no texts, no values of single queries."""
+    for run in study.runs:
+        source, name = built / run / corpus, f"{study.profile}-{run}"
+        if run not in ("none", "untrained") and source.is_dir():  # the encoder as it is has a folder that no profile makes
+            with atomic_path(target / name) as temporary:
+                shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.md", "per_query.parquet", "rows.csv", ".*"))
+                for file in [
+                    *temporary.rglob("metrics.json"),
+                    *temporary.rglob("mixed.json"),
+                ]:  # not the folder that was judged
+                    write_json(file, json.loads(file.read_text(encoding="utf-8")) | {"model": name})
+                shutil.rmtree(target / name, ignore_errors=True)
+
+
+def republish(params: Path) -> Path:
+    """Make figures, tables and pages of a published profile anew from its committed results; no data, training or encoding.
+
+    Runs the notebooks that read results (`READERS`), then `publish`.
+    """
+    study = load_study(params)
+    results = require(
+        REPO / "figures" / study.profile / "results", f"only a published profile has them; run `xir study --params {params}`"
+    )
+    build = REPO / "build" / f".{study.profile}.republished"
+    shutil.rmtree(build, ignore_errors=True)
+    try:
+        shutil.copytree(results, build / "results")
+        for name in READERS:
+            command = [sys.executable, "-m", "papermill", "--log-level", "WARNING", "--cwd", str(REPO / "notebooks")]
+            command += ["-p", "results", str(build / "results"), "-p", "figures", str(build / "figures")]
+            command += [str(REPO / "notebooks" / f"{name}.ipynb"), str(build / f"{name}.ipynb")]
+            if subprocess.run(command, check=False).returncode:
+                raise InputError(f"notebook {name} stopped; the message is above")
+        (build / "report").mkdir()
+        (build / "report" / "index.html").touch()
+        return publish(params, build=build)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
 
 
 @cache

@@ -80,19 +80,24 @@ def keep_table(results: Results, task: str) -> pd.DataFrame:
     """Return how much of the cross-lingual mAP is left when the other languages' passages join the pool.
 
     One row per strategy and free fix. Columns: keep (mean over the ordered pairs of two languages), low, high, p10 (10th
-    percentile over pairs), outside list (mean over pairs with a language outside `XLM_R`, NaN where there is none), worst pair
-    and its keep, then what keep must not be read without: mAP alone and among (means over pairs), and blind keep, what a
-    ranker blind to language would keep. pairs counts them.
+    percentile over pairs), p10 low, p10 high, outside list (mean over pairs with a language outside `XLM_R`, NaN where there
+    is none), worst pair and its keep, then what keep must not be read without: mAP alone and among (means over pairs), and
+    blind keep, what a ranker blind to language would keep. pairs counts them.
 
-    low and high are the 95 % interval over groups of `robustness.keep_summary`; with several seeds the mean of the
+    low and high are the 95 % intervals over groups of `robustness.keep_summary`; with several seeds the mean of the
     seeds' bounds, so they never tell of seeds. The worst pair is the lowest of cells averaged over seeds: the lowest of any
-    seed would fall with their number.
+    seed would fall with their number. It has no interval, since one that forgets how the pair was chosen lies too low.
     """
+    named = {"mean": "", "p10": "p10 "}
     bounds = [
-        {"strategy": e["strategy"], "rival": e["rival"], "low": row["low"], "high": row["high"]}
+        {"strategy": e["strategy"], "rival": e["rival"]}
+        | {
+            f"{named[row['statistic']]}{side}": row[side]
+            for row in found["summary"]
+            if row["statistic"] in named
+            for side in ("low", "high")
+        }
         for e, found in _measured(results, task)
-        for row in found["summary"]
-        if row["statistic"] == "mean"
     ]
     keys, rows = ["strategy", "rival"], []
     cells = keep_cells(results, task)
@@ -118,8 +123,9 @@ def keep_table(results: Results, task: str) -> pd.DataFrame:
         return pd.DataFrame()
     intervals = pd.DataFrame(bounds).groupby(keys, sort=False).mean().reset_index()
     table = pd.DataFrame(rows).merge(intervals, on=keys)
-    columns = [*table.columns[:3], "low", "high", *table.columns[3:-2]]
-    return table[columns].rename(columns={"rival": "free fix"})
+    first = ["strategy", "rival", "keep", "low", "high", "p10", "p10 low", "p10 high"]
+    columns = [*first, *(name for name in rows[0] if name not in first)]
+    return table.reindex(columns=columns).rename(columns={"rival": "free fix"})
 
 
 def direction_table(results: Results, task: str) -> pd.DataFrame:

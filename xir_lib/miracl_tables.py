@@ -29,7 +29,7 @@ def read_topics(folder: Path) -> pd.DataFrame:
 
     A system is the evaluation's place in the folder, `none/centring` for a rival of `none`, or the name of BM25, which
     needs no model. Folders NAME-sSEED are trainings of one system NAME (`tables.trainings`); the others have no seed (NA).
-    Evaluations of different tasks are refused: their pools do not compare.
+    Evaluations of different tasks are refused, since their pools do not compare, and so are texts cut at different lengths.
     """
     folder = Path(folder)
     paths = sorted(file.parent for file in folder.rglob("metrics.json"))
@@ -39,6 +39,11 @@ def read_topics(folder: Path) -> pd.DataFrame:
     if len(tasks := sorted({metrics_of["task"] for metrics_of in told.values()})) > 1:
         raise InputError(f"{folder} holds evaluations of {', '.join(tasks)}; give one task's")
     rivals = {path: parse_rival(metrics_of["config"]["rival"]) for path, metrics_of in told.items()}
+    cut = {told[path]["config"]["max_seq_length"] for path, rival in rivals.items() if not rival.lexical}
+    if len(cut) > 1:
+        raise InputError(
+            f"{folder} holds evaluations of texts cut at {', '.join(map(str, sorted(cut)))} tokens; give one length's"
+        )
     names = {path: path.relative_to(folder).as_posix() for path, rival in rivals.items() if not rival.lexical}
     trained = trainings(names.values())
     frames, lexical = [], set[str]()
@@ -130,6 +135,33 @@ def training_table(topics: pd.DataFrame) -> pd.DataFrame:
             found = _minus(systems[f"{a}-{strategy}"], systems[f"{b}-{strategy}"])
             rows.append({"strategy": strategy, "a": a, "b": b, "seeds": len(found.per_seed), **_told(found)})
     return pd.DataFrame(rows, columns=["strategy", "a", "b", "seeds", "difference", "low", "high", "detectable"])
+
+
+def fix_table(topics: pd.DataFrame) -> pd.DataFrame:
+    """Return nDCG@10 of every system with a free fix minus the same system without it.
+
+    Columns: system, free fix, seeds, difference, low, high, detectable as in `system_table`.
+    """
+    systems = {str(name): part for name, part in topics.groupby("system")}
+    rows = []
+    for name in sorted(name for name in systems if "/" in name and name.rpartition("/")[0] in systems):
+        plain, _, fix = name.rpartition("/")
+        found = _minus(systems[name], systems[plain])
+        seeds = systems[name]["seed"].nunique()
+        rows.append({"system": plain, "free fix": fix, "seeds": seeds, **_told(found)})
+    return pd.DataFrame(rows, columns=["system", "free fix", "seeds", "difference", "low", "high", "detectable"])
+
+
+def machines(folder: Path) -> str:
+    """Say on which machine, and in which precision, the models of a folder of `read_topics` were judged."""
+    judged: dict[str, set[str]] = {}
+    for file in sorted(Path(folder).rglob("metrics.json")):
+        config = json.loads(file.read_text(encoding="utf-8"))["config"]
+        if config["rival"] == "none":
+            where = f"{config['environment']['device']}, {config['precision']}"
+            name = file.parent.relative_to(folder).as_posix()
+            judged.setdefault(where, set()).add(trainings([name])[name][0])
+    return "; ".join(f"{where}: {', '.join(sorted(names))}" for where, names in judged.items())
 
 
 def variant_table(topics: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

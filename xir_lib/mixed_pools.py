@@ -230,6 +230,22 @@ def cost_table(pools: Pools, *, n_resamples: int = 10_000) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def intruder_table(pools: Pools, rival: str = "none") -> pd.DataFrame:
+    """Return whose passages the foreign ones among the first ten are, at the largest share; means over draws and trainings.
+
+    Columns: language, pool share (its part of the pool, what a ranking blind to language and content gives), then its part of
+    the first ten after each model, most of the first model's first. Names as in `cost_table`.
+    """
+    table = pools.intruders
+    table = table[(table["rival"] == rival) & (table["share"] == table["share"].max()) & ~table["own"]]
+    trained = trainings(table["model"].unique())
+    systems = table["model"].map(lambda run: trained[run][0])
+    parts = table.assign(system=systems).groupby(["doc_lang", "system"])[["share_of_top", "pool_share"]].mean().unstack()
+    shown = parts["share_of_top"][systems.unique()].fillna(0.0)
+    shown.insert(0, "pool share", parts["pool_share"].max(axis=1))
+    return shown.sort_values(shown.columns[1], ascending=False).rename_axis(index="language", columns=None).reset_index()
+
+
 def _scores(
     encoder: evaluation.Encoder,
     union: RetrievalTask,

@@ -45,7 +45,8 @@ REPAIRS = (
 )
 PAIRS = (
     "mAP in the pool of one language (*alone*), in the pool of all without the other languages' answers (*among*), and *keep*, "
-    "the share that is left, with its 10th percentile over the pairs of two languages and the worst of them."
+    "the share that is left, with its 10th percentile over the pairs of two languages and the worst of them. 95 % intervals "
+    "over groups of questions alone, whatever the number of seeds; the worst of many pairs has none."
 )
 VARIANTS = "Each variant minus the encoder as it is, `x-x-mono` and the hybrid. " + ADVANTAGE.split(". ", 1)[1]
 PARALLEL = (
@@ -62,8 +63,8 @@ ADDED = (
     "seeds that both have. A lower rank distance is better."
 )
 TUNED = (
-    "The hybrid minus the pure strategies and the encoder as it is, each at the settings chosen for it. "
-    + ADVANTAGE.split(". ", 1)[1]
+    "The hybrid minus the pure strategies and the encoder as it is, each at the settings chosen for it; with a free fix on "
+    "both sides those chosen with that fix. " + ADVANTAGE.split(". ", 1)[1]
 )
 READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias", "07_claims")
 
@@ -71,7 +72,9 @@ READERS = ("03_zero_shot_retrieval", "04_low_resource_miracl", "05_language_bias
 def findings(results: Results) -> list[str]:
     """Return the report's first sentences, a null result first; every number is computed here from the results."""
     family = primary_family(results)
-    sentences = [_counted(family["verdict"][family["task"].isin(tasks_of(results))], interval_scope(results))]
+    mine = family["verdict"][family["task"].isin(tasks_of(results))]
+    scope = f" over {len(family)} tests" if len(family) > len(mine) else ""
+    sentences = [_counted(mine, f"Holm-adjusted p{scope}, 95 % intervals over {interval_scope(results)}")]
     for task in tasks_of(results):
         table = main_table(results, task).set_index(["strategy", "free fix"])["multilingual mAP"]
         parts = [f"{table['none', 'none']:.3f} off the shelf"]
@@ -91,7 +94,6 @@ def findings(results: Results) -> list[str]:
 def _counted(verdicts: pd.Series, scope: str) -> str:
     counts = {name: int((verdicts == name).sum()) for name in (A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR)}
     better, worse, equal, not_worse = counts.values()
-    scope = f"Holm-adjusted p, 95 % intervals over {scope}"
     rest = f"{equal} equivalent within {MARGIN} mAP, {f'{not_worse} not worse, ' if not_worse else ''}"
     rest += f"{len(verdicts) - sum(counts.values())} undecided ({scope})."
     if not better + worse:
@@ -207,15 +209,18 @@ def _advantage_block(results: Results) -> str:
 
 
 def _pairs_block(results: Results) -> str:
-    """Say what the hybrid does to pairs of languages on the first task, with a table of how robust they are."""
-    task = results.study.evaluations[0].task
-    answer = low_resource.answers(results, {task: low_resource.pair_comparisons(results, task)})[0]
-    table = low_resource.keep_table(results, task)
-    table = table[(table["strategy"] == "none") | (table["free fix"] == "none")]
-    numbers = zip(table["keep"], table["low"], table["high"], strict=True)
-    table = table.assign(keep=[f"{keep:.2f} [{low:.2f}, {high:.2f}]" for keep, low, high in numbers])
-    columns = ["strategy", "free fix", "mAP alone", "mAP among", "keep", "p10", "worst pair", "its keep"]
-    return "\n".join([answer, "", *_markdown(table[columns])])
+    """Say what the hybrid does to pairs of languages, task by task, with tables of how robust they are."""
+    lines: list[str] = []
+    for task in tasks_of(results):
+        told = low_resource.answers(results, {task: low_resource.pair_comparisons(results, task)})[:1]
+        lines += ["", *told, ""]
+        table = low_resource.keep_table(results, task)
+        for name, bounds in (("keep", ("low", "high")), ("p10", ("p10 low", "p10 high"))):
+            numbers = zip(*(table[column] for column in (name, *bounds)), strict=True)
+            table[name] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in numbers]
+        columns = ["strategy", "free fix", "mAP alone", "mAP among", "keep", "p10", "worst pair", "its keep"]
+        lines += _markdown(table[columns])
+    return "\n".join(lines[1:])
 
 
 def _first_tables(results: Results) -> str:
@@ -238,7 +243,7 @@ def profile_page(results: Results) -> str:
     for evaluation in results.study.evaluations:
         lines += [f"## {evaluation.task}", "", *_markdown(main_table(results, evaluation.task)), ""]
     lines += [
-        "## The declared family",
+        "## The hybrid against the pure strategies, adjusted",
         "",
         f"95 % intervals over {interval_scope(results)}; Holm-adjusted p; margin {MARGIN} mAP:",
         "",
@@ -263,11 +268,14 @@ def miracl_block(folder: Path) -> str:
     topics = miracl_tables.read_topics(folder)
     systems = miracl_tables.system_table(topics)
     lines = [scope_by_row(systems["seeds"], "topics"), "", *_markdown(systems), ""]
+    lines += [f"Judged on {miracl_tables.machines(folder)}.", ""]
     if len(pairs := miracl_tables.pair_table(topics)):
         lines += ["nDCG@10 of the strategies of one profile, a minus b in the same seeds:", "", *_markdown(pairs), ""]
     if len(trained := miracl_tables.training_table(topics)):
         lines += ["nDCG@10 of one strategy on two profiles' training text, a minus b in the same seeds:", ""]
         lines += [*_markdown(trained), ""]
+    if len(fixed := miracl_tables.fix_table(topics)):
+        lines += ["nDCG@10 with a free fix minus that without:", "", *_markdown(fixed), ""]
     if (untitled := folder.with_name(f"{folder.name}-untitled")).exists():
         variants = miracl_tables.variant_table(topics, miracl_tables.read_topics(untitled))
         lines += ["Passages without their titles, minus those with them:", "", *_markdown(variants), ""]
@@ -278,12 +286,18 @@ def miracl_block(folder: Path) -> str:
 
 def mixed_block(folder: Path) -> str:
     """Return the README's part on mixed pools at the largest foreign share, as Markdown; `folder` is for `mixed_pools.read`."""
-    table = mixed_pools.cost_table(mixed_pools.read(folder))
+    pools = mixed_pools.read(folder)
+    table = mixed_pools.cost_table(pools)
     most = table[table["share"] == table["share"].max()]
     numbers = zip(most["foreign cost"], most["low"], most["high"], strict=True)
     cost = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in numbers]
     columns = ["model", "seeds", "rival", "share", "mixed", "alone", "foreign cost", "own cost", "intruders", "pool share"]
-    return "\n".join([scope_by_row(most["seeds"], "topics"), "", *_markdown(most.assign(**{"foreign cost": cost})[columns])])
+    lines = [scope_by_row(most["seeds"], "topics"), "", *_markdown(most.assign(**{"foreign cost": cost})[columns]), ""]
+    lines += [
+        f"Whose passages the intruders are, plain vectors, at share {most['share'].iloc[0]:g}: part of the first ten.",
+        "",
+    ]
+    return "\n".join([*lines, *_markdown(mixed_pools.intruder_table(pools))])
 
 
 def designs_block(folder: Path) -> str:
@@ -323,7 +337,7 @@ def designs_block(folder: Path) -> str:
     found = factors.grid(settings)
     lines += ["## Learning rate and temperature", "", "![The hybrid minus the pure strategies, by cell](06_grid.png)", ""]
     lines += [f"- {told}" for told in factors.grid_answers(settings, found, pd.read_csv(folder / "06_grid.csv"))]
-    lines += ["", TUNED, "", *_markdown(factors.tuned(settings, found)), "", "mAP on the held-out pairs:", ""]
+    lines += ["", TUNED, "", *_markdown(factors.tuned(settings)), "", "mAP on the held-out pairs:", ""]
     shown = found.drop(columns=["run", "chosen"]).assign(chosen=found["chosen"].map({True: "yes", False: ""}))
     shown["learning rate"] = shown["learning rate"].map("{:g}".format)
     lines += [*_markdown(shown), "", provenance(settings), ""]
@@ -408,7 +422,9 @@ def _markdown(table: pd.DataFrame) -> list[str]:
 
 def _html_summary(results: Results) -> str:
     page = _html(
-        primary_family(results)[FAMILY], f"The declared family: Holm-adjusted p, margin {MARGIN} mAP", classes="family"
+        primary_family(results)[FAMILY],
+        f"The hybrid against the pure strategies: Holm-adjusted p, margin {MARGIN} mAP",
+        classes="family",
     )
     beside = overview(results)
     if beside.empty:

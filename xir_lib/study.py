@@ -165,6 +165,8 @@ class Study(_Strict):
     )
     evaluations: list[Evaluation] = Field(min_length=1)
     rivals: list[str] = Field(["none", "centring"], description="what `xir evaluate --rival` takes")
+    corpora: list[str] = Field([], description="MIRACL corpora on which every model is judged besides, outside the tables")
+    mixed: bool = Field(False, description="also what foreign passages among these corpora do to the first seed's models")
     untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
     resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
     report_seed: int = 0
@@ -176,6 +178,7 @@ class Study(_Strict):
             ("seeds", self.seeds),
             ("rivals", self.rivals),
             ("tasks", [evaluation.task for evaluation in self.evaluations]),
+            ("corpora", self.corpora),
         ):
             if len(set(names)) < len(names):
                 raise InputError(f"{what} holds a name twice: {', '.join(map(str, names))}; name each once")
@@ -198,6 +201,10 @@ class Study(_Strict):
                 f"early_stopping in a comparison of {len(self.strategies)} strategies, which get equal steps; "
                 "leave it out or name one strategy"
             )
+        if wrong := [name for name in self.corpora if name not in miracl.TASKS or name.count("-") > 1]:
+            raise InputError(f"corpora holds {wrong[0]!r}; use miracl-LANG, such as miracl-yo")
+        if self.mixed and not self.corpora:
+            raise InputError("mixed needs corpora among whose passages foreign ones go; name one, such as miracl-yo")
         if "none" not in self.rivals:
             raise InputError("rivals lacks none; the plain evaluation is always made")
         for evaluation in self.evaluations:

@@ -245,7 +245,7 @@ def repairs(results: Results) -> pd.DataFrame:
 
 
 def decision_table(results: Results) -> pd.DataFrame:
-    """Return what a user can do about an encoder, and what it does: every free fix, every strategy, and both together.
+    """Return what a user can do about an encoder, and what it does: nothing, every free fix, every strategy, both together.
 
     Columns: repair, `language known of` (which texts, when searching), minutes (of training, mean over seeds, on the machine of
     the runs), then per task the difference in mAP from the encoder as it is: `TASK multi`, and with its 95 % interval `TASK
@@ -255,7 +255,7 @@ def decision_table(results: Results) -> pd.DataFrame:
     tasks = [evaluation.task for evaluation in results.study.evaluations]
     minutes = pd.DataFrame([{"strategy": name, "minutes": run["seconds"] / 60} for name, run in trained_runs(results)])
     strategies = results.study.strategies
-    repairs = [("none", fix) for fix in free_fixes(results)] + [(strategy, "none") for strategy in strategies]
+    repairs = [("none", fix) for fix in ("none", *free_fixes(results))] + [(strategy, "none") for strategy in strategies]
     repairs += [(strategy, fix) for fix in free_fixes(results) for strategy in strategies]
     table = scores(results).query("setting == 'multilingual' and measure == 'mAP'")
     values = table.set_index(["task", "strategy", "rival"])["value"]

@@ -77,17 +77,21 @@ def load_task(lang: str, split: str = "dev", *, titles: bool = True, folder: Pat
         raise InputError(f"MIRACL has no language {lang!r}; it has {', '.join(LANGUAGES)}")
     if split not in SPLITS:
         raise InputError(f"miracl-{lang}: no public judgements of split {split!r} are read here; use {', '.join(SPLITS)}")
-    folder = data_dir() / folder_name(lang) if folder is None else Path(folder)
-    needed = [*corpus_files(lang), *(split_file(lang, kind, split) for kind in ("topics", "qrels"))]
-    corpus = [folder / name for name in needed[:-2]]
-    for name in needed:
-        require(folder / name, f"`xir data get miracl-{lang}` downloads it, or set XIR_DATA to the folder above {folder.name}")
-    topics, judgements = read_topics(folder / needed[-2]), read_qrels(folder / needed[-1])
+    *corpus, topics_file, qrels_file = required_files(lang, split, folder)
+    topics, judgements = read_topics(topics_file), read_qrels(qrels_file)
     passages = stream_passages(corpus)
     if titles:
         return _task(f"miracl-{lang}", lang, topics, passages, judgements)
     untitled = (passage._replace(title="") if passage.text.strip() else passage for passage in passages)
     return _task(f"miracl-{lang}-untitled", lang, topics, untitled, judgements)
+
+
+def required_files(lang: str, split: str = "dev", folder: Path | None = None) -> list[Path]:
+    """Return the corpus files of a language, then a split's topics and judgements; says how to get one that is missing."""
+    folder = data_dir() / folder_name(lang) if folder is None else Path(folder)
+    names = [*corpus_files(lang), *(split_file(lang, kind, split) for kind in ("topics", "qrels"))]
+    what_to_do = f"`xir data get miracl-{lang}` downloads it, or set XIR_DATA to the folder above {folder.name}"
+    return [require(folder / name, what_to_do) for name in names]
 
 
 def hard_file(lang: str, kind: str) -> str:
