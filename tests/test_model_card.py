@@ -5,14 +5,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import ir_measures
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from test_encoders import build_tiny
-from toy import IDS, toy_pairs
+from toy import IDS, toy_pairs, toy_task
 
+from xir_lib.corpora.records import RetrievalTask
+from xir_lib.evaluation import Encoder, evaluate
 from xir_lib.held_out import BIAS
 from xir_lib.model_card import DEFINITIONS, hub_name, model_card, strategy_definition
 from xir_lib.samplers import Strategy
@@ -78,6 +83,34 @@ def test_the_code_of_the_card_runs_and_ranks(trained: Path, monkeypatch: pytest.
     expected = model.encode("query: What is the capital of Kenya?")
     torch.testing.assert_close(torch.tensor(names["queries"][0]), torch.tensor(expected))
     assert "tensor" in capsys.readouterr().out
+
+
+def test_sentence_transformers_alone_ranks_as_the_evaluation_does(trained: Path, tmp_path: Path) -> None:
+    task = toy_task("toy", IDS)
+    first = [text.split()[0] for text in task.queries["text"].to_pylist()]  # one letter of the two: not all can be found
+    task = RetrievalTask("toy", task.queries.set_column(3, "text", pa.array(first)), task.passages, task.qrels)
+    measured = evaluate(Encoder(str(trained)), task, tmp_path / "out")["settings"]
+    model = SentenceTransformer(str(trained), device="cpu")
+    asked, judged = task.queries.to_pylist(), task.passages.to_pylist()
+    queries = model.encode_query([row["text"] for row in asked], normalize_embeddings=True)
+    passages = model.encode_document([row["text"] for row in judged], normalize_embeddings=True)
+    qrels = [ir_measures.Qrel(*row.values()) for row in task.qrels.to_pylist()]
+    scores = {
+        (query["query_id"], passage["doc_id"]): float(queries[i] @ passages[j])
+        for i, query in enumerate(asked)
+        for j, passage in enumerate(judged)
+    }
+    lang = {row["doc_id"]: row["lang"] for row in judged} | {row["query_id"]: row["lang"] for row in asked}
+    for setting, pool in (
+        ("multilingual", scores),
+        ("monolingual", {k: v for k, v in scores.items() if lang[k[0]] == lang[k[1]]}),
+    ):
+        run = [ir_measures.ScoredDoc(query, passage, score) for (query, passage), score in pool.items()]
+        kept = [one for one in qrels if (one.query_id, one.doc_id) in pool]
+        by_query = {one.query_id: one.value for one in ir_measures.iter_calc([ir_measures.AP], kept, run)}
+        means = pd.Series(by_query).groupby(lang).mean()  # of a language, then of languages
+        assert measured[setting]["mAP"] == pytest.approx(means.mean(), abs=1e-6)
+    assert 0.05 < measured["multilingual"]["mAP"] < 0.999
 
 
 def test_the_card_says_what_the_record_says(trained: Path, run: dict[str, Any]) -> None:
