@@ -128,7 +128,7 @@ def write_report(study: Study, build: Path) -> Path:
             profile=study.profile,
             answer="".join(f"<p>{html.escape(sentence)}</p>" for sentence in findings(results)),
             figure=base64.b64encode((build / "figures" / "03_strategies.png").read_bytes()).decode(),
-            tables=_html(advantage(results), ADVANTAGE.replace("*", ""), classes="adds")
+            tables=_html(advantage(results).replace(", ", ",\u00a0", regex=True), ADVANTAGE.replace("*", ""), classes="adds")
             + "".join(_html_task(results, evaluation.task) for evaluation in study.evaluations)
             + _html_summary(results),
             how=html.escape(provenance(results)),
