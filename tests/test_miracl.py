@@ -62,6 +62,20 @@ def test_task_of_a_small_corpus(folder: Path) -> None:
     assert [tuple(row.values()) for row in task.qrels.to_pylist()] == [("7", "1#0", 1), ("7", "2#0", 0), ("8#0", "1#1", 1)]
 
 
+def test_a_large_corpus_lies_in_a_file_without_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = miracl.load_task("te", folder=folder)
+    monkeypatch.setattr(miracl, "CHUNK", 2)
+    monkeypatch.setattr(miracl, "IN_MEMORY", 0)
+    before = pa.total_allocated_bytes()
+    task = miracl.load_task("te", folder=folder)
+    assert task.passages.equals(plain.passages) and task.passages["text"].num_chunks == 2
+    assert {path.name for path in folder.iterdir()} == {"corpus", "topics", "qrels"}  # nothing to clean up
+    del plain
+    assert pa.total_allocated_bytes() < before  # queries and judgements of the one for those of the other; no passages
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert miracl.load_task("te", folder=folder).passages.equals(task.passages)
+
+
 def test_without_titles_it_is_another_task(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = miracl.load_task("te", titles=False, folder=folder)
     assert task.name == "miracl-te-untitled"

@@ -10,6 +10,9 @@ corpus. Does not know how anything is embedded or scored.
 
 import gzip
 import json
+import mmap
+import os
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -34,6 +37,7 @@ HARD_COLUMNS = {  # of mteb's Parquet files, by kind
 }
 SPLITS = ("dev",)
 CHUNK = 1 << 14  # passages that are Python strings at a time
+IN_MEMORY = 1 << 28  # bytes of passages; a larger corpus lies in a file
 
 
 class Passage(NamedTuple):
@@ -70,8 +74,9 @@ def load_task(lang: str, split: str = "dev", *, titles: bool = True, folder: Pat
     Without `titles` a passage is its text alone, or its title if it has no text, and the task is `miracl-LANG-untitled`.
     `folder` is the language's own; default: `miracl-v1.0-LANG` in the data folder. Ids are upstream's; a topic is its
     own `pair_id` and its own `group`, since topics are independent of each other. The judged passages that are not
-    relevant stay among the judgements, with relevance 0. The corpus lies in memory as Arrow text, about as much as its
-    unpacked files, so this is for the languages where that fits.
+    relevant stay among the judgements, with relevance 0. A corpus of more than `IN_MEMORY` bytes lies in a nameless file in
+    its folder, as large as its unpacked files, from which passages are read as they are needed; in memory, if the folder
+    cannot be written to. Ids are in memory while they are checked.
     """
     if lang not in LANGUAGES:
         raise InputError(f"MIRACL has no language {lang!r}; it has {', '.join(LANGUAGES)}")
@@ -81,9 +86,9 @@ def load_task(lang: str, split: str = "dev", *, titles: bool = True, folder: Pat
     topics, judgements = read_topics(topics_file), read_qrels(qrels_file)
     passages = stream_passages(corpus)
     if titles:
-        return _task(f"miracl-{lang}", lang, topics, passages, judgements)
+        return _task(f"miracl-{lang}", lang, topics, passages, judgements, qrels_file.parents[1])
     untitled = (passage._replace(title="") if passage.text.strip() else passage for passage in passages)
-    return _task(f"miracl-{lang}-untitled", lang, topics, untitled, judgements)
+    return _task(f"miracl-{lang}-untitled", lang, topics, untitled, judgements, qrels_file.parents[1])
 
 
 def required_files(lang: str, split: str = "dev", folder: Path | None = None) -> list[Path]:
@@ -123,7 +128,7 @@ def load_hard_task(lang: str, *, folder: Path | None = None) -> RetrievalTask:
         if (topic, doc_id) in judgements or relevance not in (0, 1):
             raise InputError(f"{where}: {doc_id!r} for topic {topic!r} is judged twice or as {relevance!r}; get the pool again")
         judgements[topic, doc_id] = int(relevance)
-    return _task(name, lang, topics, _hard_passages(paths["corpus"]), judgements)
+    return _task(name, lang, topics, _hard_passages(paths["corpus"]), judgements, folder)
 
 
 def _hard_passages(path: Path) -> Iterator[Passage]:
@@ -160,7 +165,12 @@ def _rows(path: Path, kind: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _task(
-    name: str, lang: str, topics: dict[str, str], passages: Iterator[Passage], judgements: dict[tuple[str, str], int]
+    name: str,
+    lang: str,
+    topics: dict[str, str],
+    passages: Iterator[Passage],
+    judgements: dict[tuple[str, str], int],
+    folder: Path,
 ) -> RetrievalTask:
     query_ids = list(topics)
     return RetrievalTask(
@@ -175,7 +185,7 @@ def _task(
             },
             schema=QUERY_SCHEMA,
         ),
-        passages=_passage_table(lang, passages),
+        passages=_passage_table(lang, passages, folder),
         qrels=pa.table(
             {
                 "query_id": [query_id for query_id, _ in judgements],
@@ -251,16 +261,35 @@ def _passage(line: bytes, where: str) -> Passage:
     return passage
 
 
-def _passage_table(lang: str, passages: Iterator[Passage]) -> pa.Table:
-    batches = []
+def _passage_table(lang: str, passages: Iterator[Passage], folder: Path) -> pa.Table:
+    """Return the passages; more than `IN_MEMORY` bytes of them lie in a mapped file of `folder` that never has a name."""
+    batches, size, end = _batches(lang, passages), 0, False
+    kept: list[pa.RecordBatch] = []
+    while size <= IN_MEMORY and not end:
+        batch = next(batches, None)
+        end = batch is None
+        kept += [] if batch is None else [batch]
+        size += 0 if batch is None else batch.nbytes
+    if end or not os.access(folder, os.W_OK):
+        return pa.Table.from_batches([*kept, *batches], schema=PASSAGE_SCHEMA)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_file(file, PASSAGE_SCHEMA) as writer:
+            while kept:
+                writer.write_batch(kept.pop(0))
+            for batch in batches:
+                writer.write_batch(batch)
+        file.flush()
+        return pa.ipc.open_file(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))).read_all()
+
+
+def _batches(lang: str, passages: Iterator[Passage]) -> Iterator[pa.RecordBatch]:
     while chunk := list(islice(passages, CHUNK)):
         columns = {
             "doc_id": [passage.doc_id for passage in chunk],
             "lang": [lang] * len(chunk),
             "text": [passage.full_text for passage in chunk],
         }
-        batches.append(pa.RecordBatch.from_pydict(columns, schema=PASSAGE_SCHEMA))
-    return pa.Table.from_batches(batches, schema=PASSAGE_SCHEMA)
+        yield pa.RecordBatch.from_pydict(columns, schema=PASSAGE_SCHEMA)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
