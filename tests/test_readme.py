@@ -119,8 +119,9 @@ def expected() -> list[str]:
     parallel_text = dict(zip(parallel["task"], map(ranged, parallel.to_dict("records")), strict=True))
     near = {
         name: {task: round(100 * told["touched"] / told["queries"]) for task, told in results(name).overlap.items()}
-        for name in ("small", "parallel", "low_resource", "matched")
+        for name in ("small", "parallel", "low_resource", "matched", "apart")
     }
+    assert near["apart"]["xquad-r"] == 0
     assert set(near["parallel"].values()) == {2}
     african = {
         (other, fix, setting): minus("low_resource", "belebele-test", other, setting, fix)
@@ -195,8 +196,14 @@ def expected() -> list[str]:
         if (one["run"], one["task"], one["rival"]) == ("hybrid-0.5-s0", "belebele", "none")
     ]
     sentences = [minus("replica", "belebele", "none", fix=fix)["value"].removeprefix("-") for fix in ("none", FIX)]
+    leads = factors.moved(results("apart"), results("matched")).drop(columns=["task", "strategy", "rank distance"])
+    changes = [told.replace("+", "") for row in leads.to_numpy() for told in row]
+    farthest = max(changes, key=lambda told: abs(float(told.split(" ")[0])))
+    assert abs(float(farthest.split(" ")[0])) < tables.MARGIN
     best = mAP("parallel", "xquad-r-test", "hybrid-0.5", "round-robin")
     return [
+        f"no lead of the hybrid moves by more than .01 in any setting, the largest change is {farthest}.",
+        f"(in `apart` {near['apart']['mlqa-r']} % and none;",
         f"MLQA-R's pool of all, by {ranged(halfway.loc['mlqa-r'].to_dict())['interval']}, and level",
         f"stands higher ({best}, five seeds, against {short(halfway.loc['xquad-r-test', 'mAP'])})",
         f"MLQA-R gives {first['none']} mAP untouched, {first['x-x-mono']} after `x-x-mono`, {first['hybrid-0.5']} after the "
@@ -299,6 +306,22 @@ def test_what_the_pages_say_of_made_up_text_is_what_their_tables_hold() -> None:
     }
     assert min(min(changes["belebele", name]) for name in ("x-x-mono", "x-y", "hybrid-0.5")) > 0
     assert f"lose up to {short(-min(min(changes['mlqa-r', name]) for name in ('x-x-mono', 'x-y')))}." in page
+
+
+def test_what_the_page_says_of_near_duplicates_is_what_its_tables_hold() -> None:
+    page = " ".join((FIGURES / "when_hybrid" / "README.md").read_text(encoding="utf-8").split())
+    without, near = results("apart"), results("matched")
+    ids = {name: one.runs[0]["pairs"]["ids"] for name, one in (("without", without), ("near", near))}
+    assert f"leaving out the {ids['near'] - ids['without']} ids near the tests" in page
+    rows = factors.against(without, near).set_index(["task", "strategy"]).drop(columns="rank distance")
+    changes = {name: [float(told.split(" ")[0]) for told in part.to_numpy().ravel()] for name, part in rows.groupby("strategy")}
+    assert max(changes["x-x-mono"]) < 0 and f"by up to {short(-min(changes['x-x-mono']))}, the hybrid" in page
+    assert min(min(changes[name]) for name in ("x-y", "hybrid-0.5")) > min(changes["x-x-mono"]) / 2
+    leads = factors.moved(without, near).set_index("strategy").drop(columns=["task", "rank distance"])
+    by_lead = {name: [float(told.split(" ")[0]) for told in part.to_numpy().ravel()] for name, part in leads.groupby(level=0)}
+    assert min(by_lead["hybrid-0.5 minus x-x-mono"]) > 0 > max(by_lead["hybrid-0.5 minus x-y"])
+    largest = max(abs(value) for values in by_lead.values() for value in values)
+    assert f"the largest change is {short(largest)}." in page
 
 
 def test_seconds_of_training_on_a_gpu_are_those_of_the_runs() -> None:

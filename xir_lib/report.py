@@ -62,6 +62,10 @@ ADDED = (
     "Half of the batches from MLQA and half from Atlas-QA (`mlqa_atlas`), minus as many from MLQA alone (`matched`), in the "
     "seeds that both have. A lower rank distance is better."
 )
+NEAR = (
+    "Trained on MLQA without the ids that have a near-duplicate in a test (`apart`), minus with them (`matched`), in the seeds "
+    "that both have: every strategy, then the hybrid's lead over the pure ones. A lower rank distance is better."
+)
 TUNED = (
     "The hybrid minus the pure strategies and the encoder as it is, each at the settings chosen for it; with a free fix on "
     "both sides those chosen with that fix. " + ADVANTAGE.split(". ", 1)[1]
@@ -333,6 +337,10 @@ def designs_block(folder: Path) -> str:
     lines += ["## Made-up text beside real text", "", ADDED, ""]
     more, without = (load_results(folder.parent / name / "results") for name in factors.ADDED)
     lines += [*_markdown(factors.against(more, without)), "", provenance(more), ""]
+    without, near = (load_results(folder.parent / name / "results") for name in factors.NEAR)
+    lines += ["## Without what is near to the tests", "", NEAR, "", *_markdown(factors.against(without, near)), ""]
+    lines += [*_markdown(factors.moved(without, near).rename(columns={"strategy": "lead"})), ""]
+    lines += [*_markdown(factors.near_questions([near, without])), "", provenance(without), ""]
     settings = load_results(folder.parent / factors.GRID / "results")
     found = factors.grid(settings)
     lines += ["## Learning rate and temperature", "", "![The hybrid minus the pure strategies, by cell](06_grid.png)", ""]
