@@ -48,6 +48,8 @@ FACTORS = {  # what was changed: the profile, and what its variants' names end i
     "first six layers": ("first_six", ""),
     "3 of 11 languages": (ONE, "-l3"),
     "batches of 16": (ONE, "-b16"),
+    "temperature .05": (GRID, "-t.05"),
+    "temperature .01": (GRID, "-t.01"),
 }
 CONTRASTS = [  # what is changed: strategy, minus
     ("mixed batches, pairs of one language", "x-x", "x-x-mono"),
