@@ -252,9 +252,10 @@ def referee_questions(results: Results) -> pd.DataFrame:
     study, run = results.study, results.runs[0]
     others = [name for name in study.strategies if name in PURE]
     fixed = [(HYBRID, own, "none", fix) for fix in free_fixes(results) if merges(fix) for own in ("none", fix)]
+    without = [name for name in study.variants if name in ("one-language", "disjoint")]  # of the profile `controls`
     pairs = [
         *((HYBRID, "none", other, "none") for other in others),
-        *((name, "none", "none", "none") for name in (*others, *study.variants)),
+        *((name, "none", "none", "none") for name in (*others, *without)),
         *fixed,
     ]
     found = comparisons(results, pairs).query("setting == 'multilingual' and measure == 'mAP'")
@@ -264,7 +265,6 @@ def referee_questions(results: Results) -> pd.DataFrame:
         texts = (f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({row.task}: {row.verdict})" for row in rows)
         return ", ".join(texts).replace("0.", ".")
 
-    without = [name for name in study.variants if name in ("one-language", "disjoint")]  # of the profile `controls`
     found_without = [f"{name} gains {shown(name, 'none')}" for name in without]
     controls = f"Without translations: {'; '.join(found_without)}." if without else WITHOUT_TRANSLATIONS
     answers = {
