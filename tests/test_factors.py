@@ -205,7 +205,9 @@ def test_the_interval_of_a_moved_lead_is_that_of_four_systems() -> None:
 
 def test_what_is_chosen_on_held_out_pairs_by_hand() -> None:
     more = {"x-y-t.05": level(0.9, 0.7, 0.4), "hybrid-0.5-t.05": level(0.8, 0.65, 0.56)}
-    judged = with_fix(PAPER_LIKE | more, dict.fromkeys(PAPER_LIKE | more, level(0.8, 0.6, 0.5)))
+    # With the fix all are equal on the held-out pairs, so that each strategy keeps its first settings, not its best without.
+    with_the_fix = dict.fromkeys(PAPER_LIKE | more, level(0.8, 0.6, 0.5)) | {"hybrid-0.5-t.05": level(0.8, 0.6, 0.9)}
+    judged = with_fix(PAPER_LIKE | more, with_the_fix)
     with pytest.raises(InputError, match="profile one has no task held-out"):
         factors.grid(judged)
     # On the held-out pairs the hybrid's other temperature is better (.67 on average, not .65) and x-y's is worse.
@@ -232,6 +234,8 @@ def test_what_is_chosen_on_held_out_pairs_by_hand() -> None:
     )
     assert table.index[table["chosen"]].tolist() == ["x-x-mono", "x-y", "hybrid-0.5-t.05"]
     assert table.loc["hybrid-0.5-t.05", ["strategy", "temperature"]].tolist() == ["hybrid-0.5", 0.05]
+    fixed = factors.tuned(results).set_index("minus")[f"multilingual, both with {factors.FIX}"].str.split(" ").str[0]
+    assert fixed.to_dict() == {"x-x-mono": "+.000", "x-y": "+.000", "none": "+.000"}
     told = factors.tuned(results).set_index("minus")["multilingual"].str.split(" ").str[0]
     assert told.to_dict() == {"x-x-mono": "+.060", "x-y": "+.010", "none": "+.160"}  # on the task that judges
 
