@@ -17,6 +17,7 @@ from test_encoders import build_tiny
 
 from xir_lib import graph, miracl_tables
 from xir_lib.corpora import miracl
+from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.study import load_study
 
@@ -129,6 +130,18 @@ def test_from_data_to_report_and_the_same_after_a_kill(
     topics = miracl_tables.read_topics(tmp_path / "miracl-sw")
     assert set(topics["topic"]) == {"1", "2", "3"}
     assert set(topics["system"]) == {f"{name.removesuffix('-s0')}{fix}" for name in names for fix in ("", "/centring")}
+
+
+def test_missing_foreign_passages_are_told_before_anything_is_trained(
+    params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = params.with_name("mixed.yaml")
+    mixed.write_text(params.read_text() + "corpora: [miracl-sw]\nmixed: true\n")
+    write_corpus(tmp_path / "data" / miracl.folder_name("sw"))
+    monkeypatch.setenv("XIR_DATA", str(tmp_path / "data"))
+    with pytest.raises(InputError, match="xir data get belebele"):
+        graph.run_graph(mixed, build=tmp_path / "build")
+    assert not (tmp_path / "build").exists()
 
 
 def write_corpus(folder: Path) -> None:

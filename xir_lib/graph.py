@@ -31,7 +31,7 @@ from xir_lib.report import (
     stock_block,
 )
 from xir_lib.run_record import write_json
-from xir_lib.study import Mixture, Study, load_results, load_study, load_training
+from xir_lib.study import Mixture, Study, load_paragraphs, load_results, load_study, load_training
 from xir_lib.tables import MARGIN
 
 SNAKEFILE = REPO / "Snakefile"
@@ -65,6 +65,8 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
         load_training(study.data)  # says what is missing, as the next line does
     for corpus in study.corpora:
         miracl.required_files(corpus.removeprefix("miracl-"))
+    if study.mixed:
+        load_paragraphs(mixed_pools.FOREIGN)
     require(SNAKEFILE, "`xir study` runs inside a clone of the repository")
     build = (build or REPO / "build" / study.profile).resolve()
     build.mkdir(parents=True, exist_ok=True)
