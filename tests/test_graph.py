@@ -144,6 +144,14 @@ def test_missing_foreign_passages_are_told_before_anything_is_trained(
     assert not (tmp_path / "build").exists()
 
 
+def test_a_profile_without_anything_to_compare_is_refused_before_it_runs(params: Path, tmp_path: Path) -> None:
+    alone = params.with_name("alone.yaml")
+    alone.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"strategies": ["hybrid-0.5"]}))
+    with pytest.raises(InputError, match=r"the profile trains hybrid-0.5; .* `xir train`"):
+        graph.run_graph(alone, build=tmp_path / "build")
+    assert not (tmp_path / "build").exists()
+
+
 def write_corpus(folder: Path) -> None:
     """Write a Swahili corpus of three passages in MIRACL's layout, each the answer to one topic."""
     lines = [{"docid": f"{n}#0", "title": "", "text": text} for n, text in enumerate(("moja", "mbili", "tatu"), 1)]

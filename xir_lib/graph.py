@@ -32,7 +32,7 @@ from xir_lib.report import (
 )
 from xir_lib.run_record import write_json
 from xir_lib.study import Mixture, Study, load_paragraphs, load_results, load_study, load_training
-from xir_lib.tables import MARGIN
+from xir_lib.tables import MARGIN, hybrid_and_pure
 
 SNAKEFILE = REPO / "Snakefile"
 MIRACL = REPO / "figures" / "miracl-yo"  # what `xir evaluate --task miracl-yo --out` wrote, without the rankings
@@ -61,6 +61,7 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
     outputs are redone and finished ones kept.
     """
     study = load_study(params)
+    hybrid_and_pure(study)
     if isinstance(study.data, Mixture):
         load_training(study.data)  # says what is missing, as the next line does
     for corpus in study.corpora:

@@ -21,7 +21,7 @@ from xir_lib.metrics import CELL, SETTINGS, random_average_precision
 from xir_lib.paths import atomic_path, require
 from xir_lib.rivals import parse_rival
 from xir_lib.significance import Comparison, compare, design_effect, holm, verdict
-from xir_lib.study import HELD_OUT, Mixture, Results
+from xir_lib.study import HELD_OUT, Mixture, Results, Study
 
 PAPER_NAMES = {"xquad-r": "XQuAD-R", "mlqa-r": "MLQA-R"}
 PAPER_STRATEGIES = {"x-x-mono": "x_x_mono", "x-y": "x_y", "hybrid-0.5": "hybrid"}
@@ -200,18 +200,22 @@ def comparison_table(
 
 def primary_family(results: Results) -> pd.DataFrame:
     """Compare hybrid with the two pure strategies: the declared family, with Holm-adjusted p-values, on the declared tasks."""
-    return comparisons(results, _hybrid_and_pure(results), family=True)
+    return comparisons(results, hybrid_and_pure(results.study), family=True)
 
 
 def against_pure(results: Results) -> pd.DataFrame:
     """Compare hybrid with the two pure strategies on every task, the exploratory ones included; p unadjusted."""
-    return comparisons(results, _hybrid_and_pure(results))
+    return comparisons(results, hybrid_and_pure(results.study))
 
 
-def _hybrid_and_pure(results: Results) -> list[tuple[str, str, str, str]]:
-    others = [name for name in PURE if name in results.study.strategies]
-    if HYBRID not in results.study.strategies or not others:
-        raise InputError(f"the profile trains {', '.join(results.study.strategies)}; {HYBRID} and a pure strategy are needed")
+def hybrid_and_pure(study: Study) -> list[tuple[str, str, str, str]]:
+    """Return what a study's pages compare, as `comparisons` takes it; a profile without it is refused."""
+    others = [name for name in PURE if name in study.strategies]
+    if HYBRID not in study.strategies or not others:
+        raise InputError(
+            f"the profile trains {', '.join(study.strategies)}; a study compares {HYBRID} with {' or '.join(PURE)}: "
+            "add them, or train one model with `xir train`"
+        )
     return [(HYBRID, "none", other, "none") for other in others]
 
 
