@@ -16,7 +16,7 @@ from xir_lib import mixed_pools
 from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.evaluation import Embeddings
-from xir_lib.mixed_pools import Pools, cost_table, intruder_table, measure, plan, read
+from xir_lib.mixed_pools import Pools, cost_table, intruder_table, measure, plan, read, verdict_table
 from xir_lib.paths import REPO
 from xir_lib.plots import mixed_figure
 from xir_lib.report import fill_readme, mixed_block
@@ -285,6 +285,27 @@ def test_examples_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mixed_pools, "EXAMPLES", 7)
     run(tmp_path, scores(relevant=0.5, own=0.4, foreign=0.9))
     assert len(pd.read_csv(tmp_path / "none" / "examples.csv")) == 7
+
+
+def test_verdicts_by_hand_are_counted_per_model(tmp_path: Path) -> None:
+    listed = {"none": [("q1", "d1"), ("q1", "d2"), ("q2", "d1")], "a-s0": [("q1", "d1"), ("q3", "d9")]}
+    for model, pairs in listed.items():
+        (tmp_path / model).mkdir()
+        lines = "".join(f"{query},1,{passage},de\n" for query, passage in pairs)
+        (tmp_path / model / "examples.csv").write_text(f"query_id,rank,doc_id,doc_lang\n{lines}")
+    verdicts = tmp_path / "verdicts.csv"
+    verdicts.write_text("query_id,doc_id,verdict\nq1,d1,answers\nq2,d1,names\nq1,d2,neither\n")
+    table = verdict_table(tmp_path).set_index("model")
+    assert list(table.columns) == ["foreign passages", "read", "answers", "names", "neither"]
+    assert table.loc["none"].tolist() == [3, 3, 1, 1, 1]
+    assert table.loc["a-s0"].tolist() == [2, 1, 1, 0, 0]  # q3 and d9: nobody read them
+    assert list(table.index) == ["none", "a-s0"]
+    verdicts.write_text("query_id,doc_id,verdict\nq1,d1,maybe\n")
+    with pytest.raises(InputError, match="says 'maybe'; use answers, names, neither"):
+        verdict_table(tmp_path)
+    verdicts.write_text("query_id,doc_id,verdict\nq1,d1,names\nq1,d1,answers\n")
+    with pytest.raises(InputError, match="a query and passage twice"):
+        verdict_table(tmp_path)
 
 
 def test_the_committed_pools_are_whole_and_the_page_tells_them(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ MEASURES = ("nDCG@10", "R@100")
 MAIN = MEASURES[0]
 TOP = evaluation.TOP
 EXAMPLES = 50
+VERDICTS = ("answers", "names", "neither")  # a foreign passage answers the query, names what it asks about, or does neither
 Scores = Callable[[retrieval.IntArray, retrieval.IntArray, retrieval.IntArray], Iterator[parts.Part]]  # rows, languages, ties
 POOLS = {"monolingual": "alone", "multilingual": "mixed"}  # by setting of the mixed pool
 
@@ -244,6 +245,27 @@ def intruder_table(pools: Pools, rival: str = "none") -> pd.DataFrame:
     shown = parts["share_of_top"][systems.unique()].fillna(0.0)
     shown.insert(0, "pool share", parts["pool_share"].max(axis=1))
     return shown.sort_values(shown.columns[1], ascending=False).rename_axis(index="language", columns=None).reset_index()
+
+
+def verdict_table(folder: Path) -> pd.DataFrame:
+    """Return how many of a model's examples somebody read and what they are: the verdicts of `verdicts.csv` in `folder`.
+
+    `verdicts.csv` is written by hand: query_id, doc_id and one of `VERDICTS`; a pair that several models have stands once.
+    Columns: model (a folder of `measure`), foreign passages (in its `examples.csv`), read, answers, names, neither.
+    """
+    folder = Path(folder)
+    verdicts = pd.read_csv(folder / "verdicts.csv", dtype=str)
+    if wrong := sorted(set(verdicts["verdict"].fillna("nothing")) - {*VERDICTS}):
+        raise InputError(f"{folder / 'verdicts.csv'} says {wrong[0]!r}; use {', '.join(VERDICTS)}")
+    if verdicts.duplicated(["query_id", "doc_id"]).any():
+        raise InputError(f"{folder / 'verdicts.csv'} has a query and passage twice; keep one verdict")
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.rglob("examples.csv"), key=lambda path: (path.parent.name != "none", path)):
+        listed = pd.read_csv(path, dtype=str).merge(verdicts, on=["query_id", "doc_id"], how="left")
+        counts = {name: int((listed["verdict"] == name).sum()) for name in VERDICTS}
+        model = path.parent.relative_to(folder).as_posix()
+        rows.append({"model": model, "foreign passages": len(listed), "read": sum(counts.values()), **counts})
+    return pd.DataFrame(rows)
 
 
 def _scores(

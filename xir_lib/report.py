@@ -301,7 +301,11 @@ def mixed_block(folder: Path) -> str:
         f"Whose passages the intruders are, plain vectors, at share {most['share'].iloc[0]:g}: part of the first ten.",
         "",
     ]
-    return "\n".join([*lines, *_markdown(mixed_pools.intruder_table(pools))])
+    lines += _markdown(mixed_pools.intruder_table(pools))
+    if (folder / "verdicts.csv").exists():
+        lines += ["", "What a reader found in the foreign passages of `examples.csv`, by `verdicts.csv`:", ""]
+        lines += _markdown(mixed_pools.verdict_table(folder))
+    return "\n".join(lines)
 
 
 def designs_block(folder: Path) -> str:
