@@ -153,9 +153,11 @@ rule evaluate:
         "{params.command}"
 
 
-# Corpora of one language: large, so that they come after everything that the report needs.
+# Corpora of one language: large, so that they come after everything that the report needs. They use nothing that `prepare`
+# makes; without it they would start beside it and take a core from the tasks for half an hour.
 rule corpus:
     input:
+        ancient(rules.prepare.output[0]),
         lambda w: [BUILD / "notebooks" / f"02_train_strategy-{w.run}.ipynb"] if w.run in TRAINED else [],
     output:
         BUILD / "corpora" / "{run}" / "{corpus}" / "metrics.json",

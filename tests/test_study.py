@@ -492,6 +492,54 @@ def test_a_result_without_a_run_of_each_strategy_still_has_a_ledger() -> None:
     assert set(table.loc[["6"], "tested"]) == {"needs a run of x-y"}
 
 
+def test_ledgers_of_several_profiles_stand_side_by_side(tmp_path: Path) -> None:
+    """By hand: a claim per task of each profile, one without material, and set-up claims that no profile shows alone."""
+    seven, ten, none = claims.DIRECTED["7"][0], claims.DIRECTED["10"][0], ""
+    sets = {"2": "evaluated on all", "3": "languages", "8": "both"}
+    header = "claim,text,task,tested,measured,verdict"
+    rows = {
+        "parallel": [
+            ("2", "all", none, claims.OPEN),
+            ("3", "xquad-r", none, claims.OPEN),
+            ("3", "mlqa-r", 7, claims.SUPPORTED),
+        ],
+        "matched": [("3", "xquad-r", 11, claims.SUPPORTED), ("3", "mlqa-r", 7, claims.SUPPORTED)],
+        "low_resource": [("8", "all", none, claims.OPEN)],
+    }
+    rows["parallel"] += [("7", "mlqa-r", 0.1, claims.SUPPORTED), ("10", "mlqa-r", none, claims.OPEN)]
+    rows["matched"] += [("10", "mlqa-r", 0.1, claims.SUPPORTED), ("10", "mlqa-r", 0.0, claims.SUPPORTED)]
+    with pytest.raises(InputError, match=r"parallel/07_ledger\.csv.*make figures PROFILE=parallel"):
+        claims.read_ledgers(tmp_path)
+    for profile, given in rows.items():
+        texts = {"7": seven, "10": ten, **sets}
+        lines = [",".join(map(str, (n, f'"{texts[n]}"', task, "x", value, verdict))) for n, task, value, verdict in given]
+        (tmp_path / profile).mkdir()
+        (tmp_path / profile / "07_ledger.csv").write_text("\n".join([header, *lines, ""]))
+    ledgers = claims.read_ledgers(tmp_path)
+    table = claims.verdicts(ledgers).set_index("claim")
+    assert list(table.index) == ["7", "10"] and list(table.columns) == ["text", "parallel: mlqa-r", "matched: mlqa-r"]
+    assert table.loc["7"].tolist() == [seven, claims.SUPPORTED, claims.NO_MATERIAL]
+    assert table.loc["10"].tolist() == [ten, claims.NO_MATERIAL, claims.SUPPORTED]
+    known = claims.set_up(ledgers, ["yo"]).set_index("claim")
+    assert known["verdict"].to_dict() == {"2": claims.SUPPORTED, "3": claims.SUPPORTED, "8": claims.OPEN}
+    assert known.loc["2", "found"] == "whole: mlqa-r, xquad-r; MIRACL in yo" and known.loc["3", "found"] == "3 of 3 supported"
+    assert claims.set_up(ledgers, []).set_index("claim").loc["2", "verdict"] == claims.OPEN
+    assert claims.set_up(ledgers[ledgers["profile"] != "matched"], ["yo"]).set_index("claim").loc["2", "verdict"] == claims.OPEN
+
+
+def test_the_page_of_claims_says_what_its_table_shows() -> None:
+    table = claims.verdicts(claims.read_ledgers(REPO / "figures")).set_index("claim").drop(columns="text")
+    shown = {claim: row.to_dict() for claim, row in table.iterrows()}
+    assert set(shown["9"].values()) == {claims.SUPPORTED}
+    uncertain = shown["7"].pop("matched: belebele")
+    assert uncertain == shown["10"]["matched: belebele"] == claims.OPEN and set(shown["7"].values()) == {claims.CONTRADICTED}
+    assert [shown["10"][f"matched: {task}"] for task in ("xquad-r", "mlqa-r")] == [claims.SUPPORTED] * 2
+    assert {shown["6"][name] for name in shown["6"] if not name.startswith("matched")} == {claims.SUPPORTED}
+    assert {shown["6"][f"matched: {task}"] for task in ("xquad-r", "mlqa-r")} == {claims.CONTRADICTED}
+    worse = {name for name, verdict in shown["11"].items() if verdict == claims.CONTRADICTED}
+    assert worse == {"matched: mlqa-r", "low_resource: belebele-test", "low_resource: belebele-standalone-test"}
+
+
 def test_a_styled_table_is_written_the_same_at_every_run() -> None:
     table = pd.DataFrame({"a": [1, 2]})
     pages = [table.style.to_html() + table.style.set_caption("b").to_html() + repr(table.style) for _ in range(2)]

@@ -8,6 +8,7 @@ equivalence, and of inferiority by more than the margin, are those of single tes
 no material for say what is missing.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from xir_lib.bias import RANK_DISTANCE
 from xir_lib.errors import InputError
 from xir_lib.metrics import SETTINGS
+from xir_lib.paths import require
 from xir_lib.significance import A_BETTER, ALPHA, B_BETTER, EQUIVALENT, NON_INFERIOR, NOT_DECIDABLE, Comparison, compare, holm
 from xir_lib.significance import verdict as decided
 from xir_lib.study import Results
@@ -76,6 +78,8 @@ WITHOUT_TRANSLATIONS = (
     "A training in one language, and one in which every id has one language, separate translation from fine-tuning: "
     "figures/controls."
 )
+LEDGERS = ("parallel", "matched", "low_resource")  # published profiles of five seeds, a training set each
+NO_MATERIAL = "no material"
 COLUMNS = ["claim", "text", "task", "tested", "paper", "measured", "low", "high", "p_holm", "mde", "finding", "verdict"]
 
 
@@ -245,6 +249,53 @@ def _printed(task: str, a: str, b: str, setting: str, measure: str) -> float | N
 
 def _together(sides: list[str]) -> str:
     return CONTRADICTED if CONTRADICTED in sides else OPEN if OPEN in sides else SUPPORTED
+
+
+def read_ledgers(folder: Path) -> pd.DataFrame:
+    """Return the rows of the published ledgers of `LEDGERS` in `folder`, with their profile; p is adjusted within each."""
+    tables = []
+    for name in LEDGERS:
+        path = require(Path(folder) / name / "07_ledger.csv", f"publish the profile: make figures PROFILE={name}")
+        tables.append(pd.read_csv(path, dtype={"claim": str}).assign(profile=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def verdicts(ledgers: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per claim about strategies: claim, text, and the verdict in a column `PROFILE: TASK` for each of them.
+
+    `NO_MATERIAL` stands where a profile has no run or task for the claim.
+    """
+    tested = ledgers[ledgers["claim"].isin(DIRECTED)]
+    there = tested.groupby(["profile", "claim", "task"])["measured"].transform("count") > 0
+    tested = tested.assign(verdict=tested["verdict"].where(there, NO_MATERIAL), where=tested["profile"] + ": " + tested["task"])
+    wide = tested.groupby(["claim", "text", "where"])["verdict"].first().unstack("where", fill_value=NO_MATERIAL)
+    wide = wide[tested["where"].unique()]
+    return wide.rename_axis(columns=None).reset_index().sort_values("claim", key=lambda c: c.astype(int), ignore_index=True)
+
+
+def set_up(ledgers: pd.DataFrame, miracl: list[str]) -> pd.DataFrame:
+    """Return a row per claim about the set-up, over all profiles: claim, text, found, verdict.
+
+    Args:
+        ledgers: of `read_ledgers`.
+        miracl: languages of MIRACL's corpora that were judged, on pages of their own.
+    """
+    rows = []
+    for claim, part in ledgers[~ledgers["claim"].isin(DIRECTED)].groupby("claim", sort=False):
+        text = "; ".join(part["text"].unique())
+        if claim == "2":
+            whole = {task for task in PAPER_NAMES if ledgers.query("claim == '3' and task == @task")["measured"].notna().any()}
+            found = f"whole: {', '.join(sorted(whole)) or 'none'}; MIRACL in {', '.join(miracl) or 'no language'}"
+            verdict = SUPPORTED if whole == {*PAPER_NAMES} and miracl else OPEN
+        else:
+            measured = part[part["measured"].notna()] if part["measured"].notna().any() else part
+            counts = measured["verdict"].value_counts()
+            found = ", ".join(f"{count} of {counts.sum()} {name}" for name, count in counts.items())
+            verdict = _together(measured["verdict"].tolist())
+            if claim in NEEDS:
+                found = f"needs {NEEDS[str(claim)][1]}"
+        rows.append({"claim": claim, "text": text, "found": found, "verdict": verdict})
+    return pd.DataFrame(rows).sort_values("claim", key=lambda c: c.astype(int), ignore_index=True)
 
 
 def referee_questions(results: Results) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from xir_lib.plots import alpha_figure, designs_figure, mixed_figure, save_figur
 from xir_lib.report import (
     READERS,
     averages_block,
+    claims_block,
     context_block,
     curve_block,
     designs_block,
@@ -42,6 +43,7 @@ CONTEXTS = REPO / "figures" / "context"  # what `xir evaluate` wrote for sentenc
 AVERAGES = REPO / "figures" / "averaged"  # what `xir evaluate` wrote of averaged weights; per group mAP alone
 STOCK = REPO / "figures" / "stock"  # the same of a model that the stock trainer made, and what it drew
 DESIGNS = REPO / "figures" / "when_hybrid"  # what notebook 06 shows of all profiles
+CLAIMS = REPO / "figures" / "claims"  # the ledgers of several profiles side by side
 BLOCKS = {
     MIRACL: miracl_block,
     MIXED: mixed_block,
@@ -50,6 +52,7 @@ BLOCKS = {
     AVERAGES: averages_block,
     STOCK: stock_block,
     CONTEXTS: context_block,
+    CLAIMS: claims_block,
 }
 
 

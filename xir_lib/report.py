@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from xir_lib import designs, factors, low_resource, miracl_tables, mixed_pools
+from xir_lib import claims, designs, factors, low_resource, miracl_tables, mixed_pools
+from xir_lib.bias import RANK_DISTANCE
 from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.paths import atomic_path
@@ -384,6 +385,30 @@ def _beside(folder: Path, profile: str, minus: Sequence[str]) -> str:
     table = designs.beside(folder, load_results(folder.parent / profile / "results"), minus)
     columns = ["model", "seeds", "task", "minus", "free fix", "setting", "mAP", "difference", "low", "high", "verdict"]
     return "\n".join(_markdown(table[columns]))
+
+
+def claims_block(folder: Path) -> str:
+    """Return the page's ledger over the profiles `claims.LEDGERS`, which lie beside `folder`, as do MIRACL's corpora."""
+    ledgers = claims.read_ledgers(folder.parent)
+    table = claims.verdicts(ledgers)
+    lines = [f"- **{claim}** {text}" for claim, text in zip(table["claim"], table["text"], strict=True)]
+    wide = table.set_index("claim").drop(columns="text").T.rename_axis("trained: judged on").reset_index()
+    lines += ["", *_markdown(wide), "", "## What stands behind each verdict", ""]
+    shown = ledgers[ledgers["claim"].isin(claims.DIRECTED) & ledgers["measured"].notna()].copy()
+    places = [0 if RANK_DISTANCE.replace("_", " ") in tested else 3 for tested in shown["tested"]]
+    for column in ("measured", "low", "high"):
+        shown[column] = [f"{value:+.{n}f}" for value, n in zip(shown[column], places, strict=True)]
+    shown["difference"] = shown["measured"] + " [" + shown["low"] + ", " + shown["high"] + "]"
+    shown["p, Holm"] = [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in shown["p_holm"]]
+    shown["finding"] = shown["finding"].str.replace(r" \(minimum.*", "", regex=True)  # it has a column
+    names = {"profile": "trained", "task": "judged on", "mde": "smallest to be found"}
+    shown = shown.rename(columns=names).fillna({"paper": ""})
+    columns = ["trained", "judged on", "tested", "difference", "paper", "p, Holm", "smallest to be found", "finding"]
+    for claim in table["claim"]:
+        lines += [f"### {claim}", "", *_markdown(shown.loc[shown["claim"] == claim, columns]), ""]
+    miracl = [path.parent.parent.name.removeprefix("miracl-") for path in folder.parent.glob("miracl-*/none/metrics.json")]
+    languages = sorted(lang for lang in miracl if "-" not in lang)
+    return "\n".join([*lines, "## The set-up", "", *_markdown(claims.set_up(ledgers, languages))])
 
 
 def context_block(folder: Path) -> str:
