@@ -79,7 +79,8 @@ WITHOUT_TRANSLATIONS = (
     "figures/controls."
 )
 LEDGERS = ("parallel", "matched", "low_resource")  # published profiles of five seeds, a training set each
-NO_MATERIAL = "no material"
+NO_MATERIAL = "not in this profile"
+UNITS = {"1": "trainings", "3": "tasks", "4": "profiles"}  # what a claim about the set-up was looked up in
 COLUMNS = ["claim", "text", "task", "tested", "paper", "measured", "low", "high", "p_holm", "mde", "finding", "verdict"]
 
 
@@ -263,14 +264,23 @@ def read_ledgers(folder: Path) -> pd.DataFrame:
 def verdicts(ledgers: pd.DataFrame) -> pd.DataFrame:
     """Return a row per claim about strategies: claim, text, and the verdict in a column `PROFILE: TASK` for each of them.
 
+    A claim of several differences that is not supported names those which are not as claimed, by what is subtracted.
     `NO_MATERIAL` stands where a profile has no run or task for the claim.
     """
-    tested = ledgers[ledgers["claim"].isin(DIRECTED)]
-    there = tested.groupby(["profile", "claim", "task"])["measured"].transform("count") > 0
-    tested = tested.assign(verdict=tested["verdict"].where(there, NO_MATERIAL), where=tested["profile"] + ": " + tested["task"])
-    wide = tested.groupby(["claim", "text", "where"])["verdict"].first().unstack("where", fill_value=NO_MATERIAL)
-    wide = wide[tested["where"].unique()]
-    return wide.rename_axis(columns=None).reset_index().sort_values("claim", key=lambda c: c.astype(int), ignore_index=True)
+    tested = ledgers[ledgers["claim"].isin(DIRECTED)].assign(where=lambda table: table["profile"] + ": " + table["task"])
+    cells: dict[str, dict[str, str]] = {}
+    for (number, where), part in tested.groupby(["claim", "where"], sort=False):
+        claim = str(number)
+        if not part["measured"].notna().any():
+            continue
+        as_claimed = part["finding"].isin([NON_INFERIOR if DIRECTED[claim][1][0][-1] else A_BETTER])
+        against = part.loc[~as_claimed, "tested"].str.extract(r" minus ([^,]+),")[0]
+        failing = f" (against {', '.join(against)})" if len(part) > 1 and len(against) else ""
+        cells.setdefault(str(where), {})[claim] = part["verdict"].iloc[0] + failing
+    texts = pd.DataFrame([(claim, text) for claim, (text, _) in DIRECTED.items()], columns=["claim", "text"])
+    for where in tested["where"].unique():
+        texts[where] = [cells.get(where, {}).get(claim, NO_MATERIAL) for claim in texts["claim"]]
+    return texts
 
 
 def set_up(ledgers: pd.DataFrame, miracl: list[str]) -> pd.DataFrame:
@@ -280,21 +290,26 @@ def set_up(ledgers: pd.DataFrame, miracl: list[str]) -> pd.DataFrame:
         ledgers: of `read_ledgers`.
         miracl: languages of MIRACL's corpora that were judged, on pages of their own.
     """
+    printed = published().query("dataset.str.startswith('MIRACL')")["query_lang"].unique()
     rows = []
     for claim, part in ledgers[~ledgers["claim"].isin(DIRECTED)].groupby("claim", sort=False):
-        text = "; ".join(part["text"].unique())
+        measured = part[part["measured"].notna()] if part["measured"].notna().any() else part
+        verdict = _together(measured["verdict"].tolist())
+        found = f"{(measured['verdict'] == SUPPORTED).sum()} of {len(measured)} {UNITS.get(str(claim), '')}".strip()
         if claim == "2":
             whole = {task for task in PAPER_NAMES if ledgers.query("claim == '3' and task == @task")["measured"].notna().any()}
+            shared = [lang for lang in miracl if lang in printed]
             found = f"whole: {', '.join(sorted(whole)) or 'none'}; MIRACL in {', '.join(miracl) or 'no language'}"
-            verdict = SUPPORTED if whole == {*PAPER_NAMES} and miracl else OPEN
-        else:
-            measured = part[part["measured"].notna()] if part["measured"].notna().any() else part
-            counts = measured["verdict"].value_counts()
-            found = ", ".join(f"{count} of {counts.sum()} {name}" for name, count in counts.items())
-            verdict = _together(measured["verdict"].tolist())
-            if claim in NEEDS:
-                found = f"needs {NEEDS[str(claim)][1]}"
-        rows.append({"claim": claim, "text": text, "found": found, "verdict": verdict})
+            found += "" if shared else ", none of the paper's languages"
+            verdict = SUPPORTED if whole == {*PAPER_NAMES} and shared else OPEN
+        elif claim == "5":
+            share = 100 * measured["measured"]
+            found = f"{share.min():.1f} to {share.max():.1f} % of the questions have a near-duplicate in training, "
+            found += f"{len(share)} tests"
+            found += f"; {len(part) - len(share)} without a language in common" if len(share) < len(part) else ""
+        elif claim in NEEDS:
+            found = f"needs {NEEDS[str(claim)][1]}"
+        rows.append({"claim": claim, "text": "; ".join(part["text"].unique()), "found": found, "verdict": verdict})
     return pd.DataFrame(rows).sort_values("claim", key=lambda c: c.astype(int), ignore_index=True)
 
 
