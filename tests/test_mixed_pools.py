@@ -325,6 +325,9 @@ def test_the_committed_pools_are_whole_and_the_page_tells_them(tmp_path: Path) -
     save_table(table, tmp_path, "mixed_pools")
     assert (tmp_path / "mixed_pools.csv").read_text() == (COMMITTED / "mixed_pools.csv").read_text()
     assert (table["alone"] >= table["mixed"] - 1e-9)[table["rival"] == "none"].all()
+    names = verdict_table(COMMITTED).set_index("model")["names"]  # as the page's first paragraph says
+    assert (names["none"], {*names.drop("none")}) == (9, {16, 17})
+    assert (pd.read_csv(COMMITTED / "none" / "examples.csv", dtype=str)["doc_id"] == "6a5f68cc12bd3816-zh").sum() == 13
     text = (COMMITTED / "README.md").read_text(encoding="utf-8")
     assert (
         fill_readme(text, "mixed-yo", {"tables": mixed_block(COMMITTED)})

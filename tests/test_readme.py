@@ -308,6 +308,31 @@ def test_the_results_that_the_readme_names_are_those_of_the_committed_files() ->
     assert set(re.findall(r"(?<![\d\w])-?(\.\d{3})(?!\d)", PROSE)) <= checked  # a new number needs a line above
 
 
+def test_what_is_said_of_the_same_seed_on_another_machine() -> None:
+    again = FIGURES / "low_resource_again"
+    page = " ".join((again / "README.md").read_text(encoding="utf-8").split())
+    judged = json.loads((again / "evaluations.json").read_text(encoding="utf-8"))
+    committed = {(one["run"], one["task"], one["rival"]): one["settings"] for one in results("low_resource").evaluations}
+    for rival, sentence in (("none", "differs by {} at most in any setting"), (FIX, "with both free fixes by {}.")):
+        own = {one["run"]: one["settings"] for one in judged if (one["task"], one["rival"]) == ("belebele-test", rival)}
+        pairs = [(settings, committed[run, "belebele-test", rival]) for run, settings in own.items()]
+        farthest = max(abs(ours[name]["mAP"] - theirs[name]["mAP"]) for ours, theirs in pairs for name in metrics.SETTINGS)
+        assert len(pairs) == 3 and sentence.format(short(farthest)) in page
+    both = pd.concat([miracl_tables.read_topics(folder) for folder in (FIGURES / "miracl-yo", again)], ignore_index=True)
+    table = miracl_tables.training_table(both[both["system"] != "none"]).set_index(["a", "b", "strategy"]).sort_index()
+    table = table.loc[("look", "low_resource")]
+    told = {name: f"{short(row['difference'])} [{short(row['low'])}, {short(row['high'])}]" for name, row in table.iterrows()}
+    assert f"by {told['x-x-mono']} after `x-x-mono`, and by {told['hybrid-0.5']} after the hybrid" in page
+    untouched = [
+        json.loads((folder / "none" / "metrics.json").read_text(encoding="utf-8"))["settings"]["monolingual"]["nDCG@10"]
+        for folder in (FIGURES / "miracl-yo", again)
+    ]
+    assert f"differs by {short(abs(untouched[0] - untouched[1]))} untouched" in page
+    page = " ".join((FIGURES / "miracl-yo" / "README.md").read_text(encoding="utf-8").split())
+    values = [short(abs(table.loc[name, "difference"])) for name in ("x-x-mono", "hybrid-0.5")]
+    assert f"stood {values[0]} higher after `x-x-mono` and {values[1]} lower after the hybrid" in page
+
+
 def test_what_the_pages_say_of_made_up_text_is_what_their_tables_hold() -> None:
     topics = miracl_tables.read_topics(FIGURES / "miracl-yo")
     added = miracl_tables.training_table(topics).set_index(["strategy", "a", "b"]).loc[("hybrid-0.5", "matched", "mlqa_atlas")]
