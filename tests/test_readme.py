@@ -353,6 +353,13 @@ def test_what_the_pages_say_of_made_up_text_is_what_their_tables_hold() -> None:
     }
     assert min(min(changes["belebele", name]) for name in ("x-x-mono", "x-y", "hybrid-0.5")) > 0
     assert f"lose up to {short(-min(min(changes['mlqa-r', name]) for name in ('x-x-mono', 'x-y')))}." in page
+    fixed = [minus("ragged", task, "x-y", fix=FIX)["value"] for task in ("xquad-r", "mlqa-r")]
+    assert f"above `x-y` in the pool of all, by {fixed[0]} and {fixed[1]}." in page
+    told = results("ragged").overlap
+    shares = [round(100 * told[task]["touched"] / told[task]["compared"]) for task in ("xquad-r", "mlqa-r")]
+    verbatim = told["mlqa-r"]["inside_passage"]
+    assert f"{shares[0]} % of XQuAD-R's and {shares[1]} % of MLQA-R's questions" in page
+    assert f"and {verbatim} of MLQA-R's a relevant passage verbatim" in page
 
 
 def test_what_the_page_says_of_near_duplicates_is_what_its_tables_hold() -> None:
