@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ def test_sentence_transformers_alone_ranks_as_the_evaluation_does(trained: Path,
         by_query = {one.query_id: one.value for one in ir_measures.iter_calc([ir_measures.AP], kept, run)}
         means = pd.Series(by_query).groupby(lang).mean()  # of a language, then of languages
         assert measured[setting]["mAP"] == pytest.approx(means.mean(), abs=1e-6)
+    script = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "recommended.py"))
+    by_evaluator = script["judged"](model, task, "float32")  # what is published of the recommended model
+    assert by_evaluator == pytest.approx({name: measured[name]["mAP"] for name in by_evaluator}, abs=1e-6)
     assert 0.05 < measured["multilingual"]["mAP"] < 0.999
 
 
