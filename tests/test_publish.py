@@ -94,7 +94,10 @@ def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
     gpu = found["training_speed_h100"]
     assert "H100" in gpu["environment"]["device"]
     ratio = f"{gpu['speed_ratio_of_the_steps']:.2f}".removeprefix("0")
-    assert f"slower than the stock trainer's ({ratio} times its pairs per second on an H100)" in text
+    more = sorted(f"{100 * share:.0f}" for share in gpu["held_out_loss_ours_over_plain_minus_1"].values())
+    less = f"{-gpu['multilingual_mAP_ours_minus_plain']:.3f}".removeprefix("0")
+    worse = f"{more[0]} and {more[1]} % more held-out loss, {less} less mAP"
+    assert f"slower than the stock trainer's ({ratio} times its pairs per second on an H100)" in text and worse in text
     ours, other = (found[f"evaluation_speed{name}"]["encoding"]["speed_over_defaults"]["median"] for name in ("", "_float32"))
     assert f"Texts are encoded {ours:.1f} times (float32: {other:.1f} times) as fast" in text
     evaluation = found["evaluation_speed"]["evaluation"]

@@ -4,8 +4,8 @@ Each pool of one language is ranked by itself, then the rankings are merged (fie
 new scores for the passages of all pools, so that ranks, ties and runs come from the same code as everything else.
 Within one pool it keeps the order: the monolingual and the cross-lingual setting do not change.
 
-**One relevant passage per language, as on XQuAD-R and MLQA-R, favours `round-robin`**: it hands every language the same
-places, which is where the answers are by the construction of the test set. On other collections that is a guess.
+**Answers in every language, as on XQuAD-R, favour `round-robin`**: it hands every language the same places, which is where
+the answers are by the construction of the test set (MLQA-R has them in two to four of seven). Elsewhere that is a guess.
 
 This module knows scores and language codes, no text, no model and no measure.
 """
