@@ -457,7 +457,7 @@ def test_the_referees_get_numbers_or_what_it_would_take() -> None:
     asked = claims.referee_questions(made_up(PAPER_LIKE))
     assert len(asked) == 6 and (asked["answer"].str.len() > 20).all()
     assert "hybrid minus x-y: +.010 [+.010, +.010] (atlas-qa: a better)" in asked["answer"][0]
-    assert asked["answer"][2].startswith("It takes a profile with free fixes")
+    assert asked["answer"][2].startswith("Free fixes: it takes a profile that has some. A training with another loss")
     assert "gain +.100" in asked["answer"][3] and "add +.060" in asked["answer"][3]
     assert asked["answer"][5].endswith("3 of 3 monolingual, 6 of 6 cross-lingual, 3 of 3 multilingual")
     equal = claims.referee_questions(made_up(ALL_EQUAL))["answer"][5]
@@ -467,6 +467,11 @@ def test_the_referees_get_numbers_or_what_it_would_take() -> None:
     study = disjoint.study.model_copy(update={"variants": variants, "strategies": [*disjoint.study.strategies, "disjoint"]})
     assert "Without translations: disjoint gains +.080" in claims.referee_questions(disjoint._replace(study=study))["answer"][3]
     assert "figures/controls" in asked["answer"][3]
+    other = made_up(PAPER_LIKE | {"x-x-mono-kl": level(0.7, 0.6, 0.48)})
+    variants = {"x-x-mono-kl": {"strategy": "x-x-mono", "query_kl": 1.0}}
+    study = other.study.model_copy(update={"variants": variants, "strategies": [*other.study.strategies, "x-x-mono-kl"]})
+    answer = claims.referee_questions(other._replace(study=study))["answer"][2]
+    assert "hybrid-0.5 minus x-x-mono-kl: +.080 [+.080, +.080] (atlas-qa: a better)" in answer
     lacking = made_up({name: value for name, value in PAPER_LIKE.items() if name != "x-x-mono"})
     study = lacking.study.model_copy(update={"strategies": ["x-y", "hybrid-0.5"]})
     assert "It takes a run of x-x-mono." in claims.referee_questions(lacking._replace(study=study))["answer"].tolist()

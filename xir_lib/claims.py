@@ -74,6 +74,7 @@ OTHER_PROFILES = (
     "Other texts, amounts of data, languages, shares of monolingual batches, temperatures and a weaker start: "
     "figures/when_hybrid, notebook 06. It takes runs with other encoders."
 )
+OTHER_LOSS = "A training with another loss, the divergence between the scores of parallel queries: figures/controls."
 WITHOUT_TRANSLATIONS = (
     "A training in one language, and one in which every id has one language, separate translation from fine-tuning: "
     "figures/controls."
@@ -319,8 +320,9 @@ def referee_questions(results: Results) -> pd.DataFrame:
     others = [name for name in study.strategies if name in PURE]
     fixed = [(HYBRID, own, "none", fix) for fix in free_fixes(results) if merges(fix) for own in ("none", fix)]
     without = [name for name in study.variants if name in ("one-language", "disjoint")]  # of the profile `controls`
+    losses = [name for name, changes in study.variants.items() if "query_kl" in changes]  # of the profile `controls`
     pairs = [
-        *((HYBRID, "none", other, "none") for other in others),
+        *((HYBRID, "none", other, "none") for other in (*others, *losses)),
         *((name, "none", "none", "none") for name in (*others, *without)),
         *fixed,
     ]
@@ -342,10 +344,15 @@ def referee_questions(results: Results) -> pd.DataFrame:
             f"{', '.join(study.strategies)}, {run['settings']['steps']} steps. {OTHER_PROFILES}"
         ),
         "How does it compare with other methods?": "; ".join(
-            f"multilingual mAP, {label(a, rival_a)} minus {label(b, rival_b)}: {shown(label(a, rival_a), label(b, rival_b))}"
-            for a, rival_a, b, rival_b in fixed
+            [
+                *(
+                    f"multilingual mAP, {label(a, own)} minus {label(b, rival)}: {shown(label(a, own), label(b, rival))}"
+                    for a, own, b, rival in (*fixed, *((HYBRID, "none", name, "none") for name in losses))
+                ),
+                *([] if fixed else ["Free fixes: it takes a profile that has some"]),
+            ]
         )
-        or "It takes a profile with free fixes; no other training method was run.",
+        + ("." if losses else f". {OTHER_LOSS}"),
         "Do the gains come from translated data rather than from the batches?": (
             f"The same translations in batches of one language gain {shown('x-x-mono', 'none')} in multilingual mAP; "
             f"half cross-lingual batches add {shown(HYBRID, 'x-x-mono')}. {controls}"
