@@ -38,16 +38,19 @@ from xir_lib.tables import (
 from xir_lib.train_settings import parse_strategy
 
 LADDER, CONTROLS, CELLS, GRID = "alpha", "controls", "two_by_two", "grid"  # the profiles of the functions so called
-FEW, ONE = "few_ids", "one_at_a_time"  # of `fewer_ids`; of most of `FACTORS`
+FEW, ONE, MORE = "few_ids", "one_at_a_time", "one_at_a_time_more"  # of `being_parallel`; of most of `FACTORS`
 AGAIN = ("parallel", "replica")  # the same runs, on a CPU and on a GPU
 ADDED = ("mlqa_atlas", "matched")  # with and without made-up text beside the real one
 NEAR = ("apart", "matched")  # without and with the training text that is near to the tests
 FACTORS = {  # what was changed: the profile, and what its variants' names end in
     "as it is": (CELLS, ""),
     "64 ids of 708": (FEW, "-64"),
+    "240 ids of 708": (MORE, "-240"),
     "first six layers": ("first_six", ""),
     "3 of 11 languages": (ONE, "-l3"),
+    "6 of 11 languages": (MORE, "-l6"),
     "batches of 16": (ONE, "-b16"),
+    "batches of 100": (MORE, "-b100"),
     "temperature .05": (GRID, "-t.05"),
     "temperature .01": (GRID, "-t.01"),
 }

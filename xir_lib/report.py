@@ -343,10 +343,11 @@ def designs_block(folder: Path) -> str:
     lines += ["## One thing at a time", "", "![The hybrid minus the pure strategies, one thing changed](06_factors.png)", ""]
     lines += ["Multilingual mAP behind it:", "", *_markdown(factors.factor_levels(changed)), ""]
     for results in {results.study.profile: results for results, _ in changed.values()}.values():
+        if any("ids" in changes for changes in results.study.variants.values()):
+            lines += ["Fewer ids minus the encoder as it is, and minus as many steps on all ids:", ""]
+            lines += [*_markdown(factors.fewer_ids(results)), ""]
         if results.study.profile == factors.FEW:
-            lines += ["Few ids minus the encoder as it is, and minus as many steps on all ids:", ""]
-            lines += [*_markdown(factors.fewer_ids(results)), "", PARALLEL, ""]
-            lines += [*_markdown(factors.being_parallel(results, variants)[[*FAMILY[:1], *FAMILY[3:8]]]), ""]
+            lines += [PARALLEL, "", *_markdown(factors.being_parallel(results, variants)[[*FAMILY[:1], *FAMILY[3:8]]]), ""]
         lines += [provenance(results), ""]
     lines += ["## Made-up text beside real text", "", ADDED, ""]
     more, without = (load_results(folder.parent / name / "results") for name in factors.ADDED)
