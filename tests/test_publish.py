@@ -50,7 +50,14 @@ def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monk
     for name, folder in {"REPO": tmp_path, **here}.items():
         monkeypatch.setattr(graph, name, folder)
     blocks = {tmp_path / "figures" / folder.name: block for folder, block in graph.BLOCKS.items()}
-    monkeypatch.setattr(graph, "BLOCKS", blocks)
+    last, made = blocks.popitem()
+
+    def written_meanwhile(folder: Path) -> str:
+        with (tmp_path / "README.md").open("a", encoding="utf-8") as readme:
+            readme.write("a sentence of the author's\n")
+        return made(folder)
+
+    monkeypatch.setattr(graph, "BLOCKS", blocks | {last: written_meanwhile})
     with pytest.raises(InputError, match=r"index\.html"):
         graph.publish(REPO / "params" / "demo.yaml", build=build)
     for path in (tmp_path / "figures" / "demo").glob("[0R]*"):
@@ -63,7 +70,7 @@ def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monk
         "mixed-yo/mixed_pools.csv",
     ):
         (tmp_path / "figures" / name).unlink()
-    for folder in blocks:
+    for folder in (*blocks, last):
         page = folder / "README.md"
         page.write_text(re.sub(r"(<!-- \S+ tables -->\n).*?(<!-- end -->)", r"\1\2", page.read_text(), flags=re.S))
         assert page.read_text() != (REPO / "figures" / folder.name / "README.md").read_text()
@@ -74,8 +81,10 @@ def test_publishing_again_what_is_committed_changes_no_file(tmp_path: Path, monk
         path.relative_to(REPO) for path in (REPO / "figures").rglob("*") if path.suffix in (".md", ".csv", ".json", ".txt")
     ]
     assert len(texts) > 50
-    for path in [*texts, Path("README.md")]:
+    for path in texts:
         assert (tmp_path / path).read_bytes() == (REPO / path).read_bytes(), path
+    kept = (REPO / "README.md").read_text(encoding="utf-8") + "a sentence of the author's\n"
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == kept
     names = sorted(path.name for path in committed.iterdir())
     assert sorted(path.name for path in (tmp_path / "figures" / "demo").iterdir()) == names
     assert not (tmp_path / "build" / ".demo.republished").exists()

@@ -107,8 +107,7 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     require(build / "report" / "index.html", f"run `xir study --params {params}` first")
     target, readme = REPO / "figures" / study.profile, REPO / "README.md"
     results = load_results(build / "results")
-    text = readme.read_text(encoding="utf-8")
-    pages = {readme: fill_readme(text, study.profile, readme_blocks(results, text))}
+    blocks = {readme: (study.profile, readme_blocks(results, readme.read_text(encoding="utf-8")))}
     with atomic_path(target) as temporary:
         shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
@@ -130,9 +129,9 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     table = factors.grid_effects(load_results(DESIGNS.parent / factors.GRID / "results"))
     save_figure(designs_figure(table, MARGIN), table, DESIGNS, "06_grid")
     for folder, block in BLOCKS.items():
-        page = folder / "README.md"
-        pages[page] = fill_readme(page.read_text(encoding="utf-8"), folder.name, {"tables": block(folder)})
-    for page, text in pages.items():
+        blocks[folder / "README.md"] = folder.name, {"tables": block(folder)}
+    for page, (name, parts) in blocks.items():  # a page is read at the end: what was written in it meanwhile stays
+        text = fill_readme(page.read_text(encoding="utf-8"), name, parts)
         with atomic_path(page) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return target
