@@ -405,12 +405,13 @@ class StrategyBatchSampler(ResumableSampler):
         draws = iter(self._uniform(number, "languages", most))
         free = np.ones(size, bool)
         queues = {kind: [_Queue(pool, order, free) for pool in pools] for kind, pools in self._pools.items()}
+        ended: dict[Strategy, list[_Queue]] = {kind: [] for kind in queues}
         for place, kind in enumerate(wanted):
-            filled = self._fill(queues[kind], draws, drawn, opening=not place)
+            filled = self._fill(queues[kind], ended[kind], draws, drawn, opening=not place)
             drawn = None
             if filled is None and self.num_batches is None and len(queues) > 1:
                 kind = next(k for k in queues if k != kind)
-                filled = self._fill(queues[kind], draws, None, opening=not place)
+                filled = self._fill(queues[kind], ended[kind], draws, None, opening=not place)
             if filled is None:
                 return
             yield kind, *filled
@@ -418,10 +419,12 @@ class StrategyBatchSampler(ResumableSampler):
                 free[filled[1]] = False
 
     def _fill(
-        self, queues: list["_Queue"], draws: Iterator[float], drawn: _Pool | None, *, opening: bool
+        self, queues: list["_Queue"], ended: list["_Queue"], draws: Iterator[float], drawn: _Pool | None, *, opening: bool
     ) -> tuple[_Pool, Ints | None] | None:
-        """Fill a batch from the pool `drawn`, or from one drawn by `language_draw`, and remove the pools that cannot.
+        """Fill a batch from the pool `drawn`, or from one drawn by `language_draw`, and move the pools that cannot to `ended`.
 
+        A single pass asks these again once no other is left: an id that shared passages with those that wait there may since
+        have been drawn elsewhere.
         Among unlimited passes the first that cannot, while another could, is returned without ids; not at the opening of a
         pass, since the next one would fare no better.
         """
@@ -434,9 +437,12 @@ class StrategyBatchSampler(ResumableSampler):
             queue = queues[chosen]
             if (ids := self._take(queue)) is not None:
                 return queue.pool, ids
-            del queues[chosen]
+            ended.append(queues.pop(chosen))
             if self.num_batches is not None and not opening and any(self._take(other) is not None for other in queues):
                 return queue.pool, None
+        for queue in ended if self.num_batches is None else ():
+            if (ids := self._take(queue)) is not None:
+                return queue.pool, ids
         return None
 
     def _take(self, queue: "_Queue") -> Ints | None:
