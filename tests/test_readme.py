@@ -429,8 +429,11 @@ def test_what_the_pages_say_of_made_up_text_is_what_their_tables_hold() -> None:
     more = factors.factors({suffix: (results("one_at_a_time_more"), suffix) for suffix in ("-240", "-l6", "-b100")})
     more = more[(more["languages"] == "all") & (more["setting"] == "multilingual")]
     plain = more[more["free fix"] == "none"].set_index("b")["difference"]
+    of_hundred = more[(more["free fix"] == "none") & (more["profile"] == "-b100")].set_index(["task", "b"])["difference"]
     behind, above = (sorted([short(min(values)), short(max(values))]) for values in (-plain["x-y"], plain["x-x-mono"]))
     assert f"it is {behind[0]} to {behind[1]} behind it and {above[0]} to {above[1]} above `x-x-mono`" in page
+    ahead = [short(-of_hundred[task, "x-y"]) for task in ("mlqa-r", "xquad-r-test")]
+    assert f"and `x-y` is ahead of it by {ahead[0]} and {ahead[1]}." in page
     better = more[(more["free fix"] != "none") & (more["verdict"] == "a better")].groupby(["profile", "task"])
     (both,) = [part.set_index("b")["difference"] for _, part in better if len(part) == 2]
     assert f"six languages on MLQA-R, by {short(both['x-x-mono'])} and {short(both['x-y'])}." in page
@@ -482,6 +485,9 @@ def test_seconds_of_training_on_a_gpu_are_those_of_the_runs() -> None:
 
 
 def test_minutes_of_training_are_those_of_the_runs() -> None:
+    again = json.loads((FIGURES / "low_resource_again" / "runs.json").read_text(encoding="utf-8"))
+    first, last = sorted(round(run["seconds"] / 60) for run in again)
+    assert f"on a CPU {first} and {last} minutes (`figures/low_resource_again/runs.json`)" in TEXT
     told = dict(re.findall(r"^\| `(\w+)` \|.*?training (\d+(?: to \d+)? minutes)", TEXT, flags=re.M))
     assert len(told) > 6
     for profile, text in told.items():
