@@ -203,37 +203,49 @@ def test_the_interval_of_a_moved_lead_is_that_of_four_systems() -> None:
     assert found[1:] == pytest.approx(np.quantile(by_hand[1:], [0.025, 0.975]), abs=2e-3)
 
 
-def test_what_is_chosen_on_held_out_pairs_by_hand() -> None:
-    more = {"x-y-t.05": level(0.9, 0.7, 0.4), "hybrid-0.5-t.05": level(0.8, 0.65, 0.56)}
+@pytest.mark.parametrize(("setting", "other"), [("temperature", 0.05), ("steps", 600)])
+def test_what_is_chosen_on_held_out_pairs_by_hand(setting: str, other: float) -> None:
+    more = {
+        "x-x-mono-t.05": level(0.8, 0.6, 0.4),
+        "x-y-t.05": level(0.9, 0.7, 0.4),
+        "hybrid-0.5-t.05": level(0.8, 0.65, 0.56),
+    }
     # With the fix all are equal on the held-out pairs, so that each strategy keeps its first settings, not its best without.
     with_the_fix = dict.fromkeys(PAPER_LIKE | more, level(0.8, 0.6, 0.5)) | {"hybrid-0.5-t.05": level(0.8, 0.6, 0.9)}
     judged = with_fix(PAPER_LIKE | more, with_the_fix)
     with pytest.raises(InputError, match="profile one has no task held-out"):
         factors.grid(judged)
-    # On the held-out pairs the hybrid's other temperature is better (.67 on average, not .65) and x-y's is worse.
+    # On the held-out pairs the hybrid's other setting is better (.67 on average, not .65), the others' are worse.
     held_out = with_fix(
         {
             **PAPER_LIKE,
             "hybrid-0.5": level(0.80, 0.65, 0.50),
             "hybrid-0.5-t.05": level(0.79, 0.65, 0.57),
+            "x-x-mono-t.05": level(0.80, 0.60, 0.40),
             "x-y": level(0.75, 0.65, 0.55),
             "x-y-t.05": level(0.90, 0.60, 0.40),
         },
         ALL_EQUAL | dict.fromkeys(more, ALL_EQUAL["none"]),
     )
     chosen_by = [{**one, "task": "held-out"} for one in held_out.evaluations]
-    variants = {name: {"strategy": name.removesuffix("-t.05"), "temperature": 0.05} for name in more}
+    variants = {name: {"strategy": name.removesuffix("-t.05"), setting: other} for name in more}
     tasks = [judged.study.evaluations[0].model_copy(update={"task": "held-out"}), *judged.study.evaluations]
     names = ["x-x-mono", "x-y", "hybrid-0.5", *more]
     study = judged.study.model_copy(update={"variants": variants, "strategies": names, "evaluations": tasks})
     sums = pd.concat([judged.group_sums, held_out.group_sums.assign(task="held-out")], ignore_index=True)
     results = judged._replace(study=study, group_sums=sums, evaluations=judged.evaluations + chosen_by)
-    table = factors.grid(results).set_index("run")
-    assert table["mean"].to_dict() == pytest.approx(
-        {"x-x-mono": 1.9 / 3, "x-y": 1.95 / 3, "hybrid-0.5": 0.65, "x-y-t.05": 1.9 / 3, "hybrid-0.5-t.05": 0.67}, abs=1e-3
-    )
+    found = factors.grid(results)
+    table = found.set_index("run")
+    means = {"x-x-mono": 1.9 / 3, "x-y": 1.95 / 3, "hybrid-0.5": 0.65}
+    means |= {"x-x-mono-t.05": 0.6, "x-y-t.05": 1.9 / 3, "hybrid-0.5-t.05": 0.67}
+    assert table["mean"].to_dict() == pytest.approx(means, abs=1e-3)
     assert table.index[table["chosen"]].tolist() == ["x-x-mono", "x-y", "hybrid-0.5-t.05"]
-    assert table.loc["hybrid-0.5-t.05", ["strategy", "temperature"]].tolist() == ["hybrid-0.5", 0.05]
+    assert table.loc["hybrid-0.5-t.05", ["strategy", setting]].tolist() == ["hybrid-0.5", other]
+    first, *_, last = factors.grid_answers(results, found, factors.grid_effects(results))
+    plain = getattr(study.settings("x-y", 0), setting)
+    chosen = f"x-x-mono {plain}, x-y {plain}, hybrid-0.5 {other}"
+    assert first.startswith(f"Chosen on held-out pairs, {setting}: {chosen}. With {factors.FIX}:")
+    assert last.startswith("atlas-qa, monolingual mAP") and f" at {other}" in last
     fixed = factors.tuned(results).set_index("minus")[f"multilingual, both with {factors.FIX}"].str.split(" ").str[0]
     assert fixed.to_dict() == {"x-x-mono": "+.000", "x-y": "+.000", "none": "+.000"}
     told = factors.tuned(results).set_index("minus")["multilingual"].str.split(" ").str[0]

@@ -1,13 +1,14 @@
 """What decides: runs on design P that differ in one thing from the plain strategies.
 
 `alphas`: the share of monolingual batches. `controls`: parallel text, and a loss of its own. `cells`: of what a strategy is
-made. `factors`: how much data, how good a start. `grid` and `tuned`: learning rate and temperature, chosen for each strategy on
-held-out pairs. `against` and `moved`: other training text. `across` and `turned`: the same runs on two machines. Those four
-take the seeds that two profiles share, the others are of one seed; nothing but `turned` is adjusted.
+made. `factors`: how much data, how good a start. `grid` and `tuned`: learning rate, temperature and steps, chosen for each
+strategy on held-out pairs. `against` and `moved`: other training text. `across` and `turned`: the same runs on two machines.
+Those four take the seeds that two profiles share, the others are of one seed; nothing but `turned` is adjusted.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,7 @@ FACTORS = {  # what was changed: the profile, and what its variants' names end i
     "temperature .05": (GRID, "-t.05"),
     "temperature .01": (GRID, "-t.01"),
 }
+CHOSEN = ["learning rate", "temperature", "steps"]  # the settings that held-out pairs choose, where a profile has several
 CONTRASTS = [  # what is changed: strategy, minus
     ("mixed batches, pairs of one language", "x-x", "x-x-mono"),
     ("mixed batches, pairs of two", "x-y", "x-y-pair"),
@@ -251,8 +253,8 @@ def being_parallel(few: Results, apart: Results) -> pd.DataFrame:
 def grid(results: Results, fix: str = "none") -> pd.DataFrame:
     """Return every run of a grid of settings with its mAP on the held-out pairs, and the best run of each strategy.
 
-    Columns: strategy, run (its name in the profile), learning rate, temperature, mAP in each setting and their mean, all with
-    the free fix `fix`, chosen (whether that mean is the highest of the strategy).
+    Columns: strategy, run (its name in the profile), those settings of `CHOSEN` of which the profile has several, mAP in each
+    setting and their mean, all with the free fix `fix`, chosen (whether that mean is the highest of the strategy).
     """
     table = scores(results)
     held_out = table[(table["task"] == HELD_OUT) & (table["rival"] == fix) & (table["measure"] == "mAP")]
@@ -262,9 +264,10 @@ def grid(results: Results, fix: str = "none") -> pd.DataFrame:
     rows = []
     for name in results.study.strategies:
         used = results.study.settings(name, results.study.seeds[0])
-        rows.append((used.strategy, name, used.learning_rate, used.temperature, *wide.loc[name], wide.loc[name].mean()))
-    columns = ["strategy", "run", "learning rate", "temperature", *SETTINGS, "mean"]
-    found = pd.DataFrame(rows, columns=columns)
+        chosen = (used.learning_rate, used.temperature, used.steps)
+        rows.append((used.strategy, name, *chosen, *wide.loc[name], wide.loc[name].mean()))
+    found = pd.DataFrame(rows, columns=["strategy", "run", *CHOSEN, *SETTINGS, "mean"])
+    found = found.drop(columns=[setting for setting in CHOSEN if found[setting].nunique() == 1])
     return found.assign(chosen=found.index.isin(found.groupby("strategy")["mean"].idxmax()))
 
 
@@ -289,11 +292,10 @@ def tuned(results: Results) -> pd.DataFrame:
 def grid_effects(results: Results) -> pd.DataFrame:
     """Return the hybrid minus each pure strategy in every cell of a grid; columns of `designs.effects`, `profile` the cell."""
     frames = []
-    for name in results.study.strategies:
-        used = results.study.settings(name, results.study.seeds[0])
-        if used.strategy == HYBRID:
-            cell = f"rate {used.learning_rate:g}, temperature {used.temperature:g}"
-            frames.append(hybrid_minus_pure(results, cell, name.removeprefix(HYBRID)))
+    found = grid(results)
+    for cell in found[found["strategy"] == HYBRID].to_dict("records"):
+        title = ", ".join(f"{setting.removeprefix('learning ')} {cell[setting]:g}" for setting in CHOSEN if setting in cell)
+        frames.append(hybrid_minus_pure(results, title, cell["run"].removeprefix(HYBRID)))
     table = pd.concat(frames, ignore_index=True)
     return table[table["languages"] == "all"].reset_index(drop=True)
 
@@ -303,7 +305,8 @@ def grid_answers(results: Results, found: pd.DataFrame, effects: pd.DataFrame) -
 
     `found` is `grid`, `effects` is `grid_effects`.
     """
-    sentences = [f"Chosen on held-out pairs, learning rate and temperature: {_chosen_settings(found)}."]
+    settings = [setting for setting in CHOSEN if setting in found.columns]
+    sentences = [f"Chosen on held-out pairs, {' and '.join(settings)}: {_chosen_settings(found)}."]
     if FIX in results.study.rivals:
         sentences[0] += f" With {FIX}: {_chosen_settings(grid(results, FIX))}."
     whole = effects[effects["free fix"] == "none"]
@@ -318,17 +321,18 @@ def grid_answers(results: Results, found: pd.DataFrame, effects: pd.DataFrame) -
     level = table.set_index(["task", "strategy"])["value"]
     for task in tasks_of(results):
         change = found.assign(change=[level[task, run] - level[task, "none"] for run in found["run"]])
-        by_cell = change.groupby(["learning rate", "temperature"])["change"].mean()
-        cells = by_cell.reset_index().to_dict("records")
-        told = [f"{one['change']:+.3f} at {one['learning rate']:g} and {one['temperature']:g}" for one in cells]
+        cells = change.groupby(settings)["change"].mean().reset_index().to_dict("records")
+        told = [f"{one['change']:+.3f} at {_at(one)}" for one in cells]
         sentences.append(f"{task}, monolingual mAP against the untouched encoder, mean of the strategies: {', '.join(told)}.")
     return sentences
 
 
 def _chosen_settings(found: pd.DataFrame) -> str:
-    best = found[found["chosen"]]
-    named = zip(best["strategy"], best["learning rate"], best["temperature"], strict=True)
-    return ", ".join(f"{strategy} {rate:g} and {temperature:g}" for strategy, rate, temperature in named)
+    return ", ".join(f"{one['strategy']} {_at(one)}" for one in found[found["chosen"]].to_dict("records"))
+
+
+def _at(cell: Mapping[Any, Any]) -> str:
+    return " and ".join(f"{cell[setting]:g}" for setting in CHOSEN if setting in cell)
 
 
 def across(one: Results, other: Results) -> pd.DataFrame:

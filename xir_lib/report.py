@@ -357,13 +357,8 @@ def designs_block(folder: Path) -> str:
     lines += [*_markdown(factors.moved(without, near).rename(columns={"strategy": "lead"})), ""]
     lines += [*_markdown(factors.near_questions([near, without])), "", provenance(without), ""]
     settings = load_results(folder.parent / factors.GRID / "results")
-    found = factors.grid(settings)
     lines += ["## Learning rate and temperature", "", "![The hybrid minus the pure strategies, by cell](06_grid.png)", ""]
-    lines += [f"- {told}" for told in factors.grid_answers(settings, found, pd.read_csv(folder / "06_grid.csv"))]
-    lines += ["", TUNED, "", *_markdown(factors.tuned(settings)), "", "mAP on the held-out pairs:", ""]
-    shown = found.drop(columns=["run", "chosen"]).assign(chosen=found["chosen"].map({True: "yes", False: ""}))
-    shown["learning rate"] = shown["learning rate"].map("{:g}".format)
-    lines += [*_markdown(shown), "", provenance(settings), ""]
+    lines += [*_chosen(settings, pd.read_csv(folder / "06_grid.csv")), ""]
     both = factors.across(ladder, chosen_cells)
     far = both["difference"].abs().max()
     lines += [
@@ -377,6 +372,17 @@ def designs_block(folder: Path) -> str:
     far = both["difference"].abs().max()
     lines += [f"{REPLICA} Over {len(both)} means they differ by {far:.4f} at most. {factors.turned(first, again)}"]
     return "\n".join(lines)
+
+
+def _chosen(settings: Results, effects: pd.DataFrame) -> list[str]:
+    """Return what a grid of settings gives, `factors.grid_effects` among it."""
+    found = factors.grid(settings)
+    lines = [f"- {told}" for told in factors.grid_answers(settings, found, effects)]
+    lines += ["", TUNED, "", *_markdown(factors.tuned(settings)), "", "mAP on the held-out pairs:", ""]
+    shown = found.drop(columns=["run", "chosen"]).assign(chosen=found["chosen"].map({True: "yes", False: ""}))
+    if "learning rate" in shown:
+        shown["learning rate"] = shown["learning rate"].map("{:g}".format)
+    return [*lines, *_markdown(shown), "", provenance(settings)]
 
 
 def averages_block(folder: Path) -> str:
