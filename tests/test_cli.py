@@ -21,6 +21,7 @@ from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.cli import main
 from xir_lib.corpora.records import PARAGRAPH, RetrievalTask
+from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.training_data import PairDataset
 
@@ -53,6 +54,9 @@ def xir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["train", "--pairs", "none.jsonl", "--out", "o"], "none.jsonl does not exist"),
         (["train", "--params", DEMO, "--lang", "de", "--out", "o"], "--lang de belongs to --pairs"),
         (["train", "--params", DEMO, "--steps", "0", "--out", "o"], "training: steps: "),
+        (["train", "--params", DEMO, "--seed", "-1", "--out", "o"], "training: seed: "),
+        (["compare", "a", "b", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["evaluate", "--run", "r", "--shards", "s", "--task", "atlas-qa", "--out", "o"], "--shards needs a model's vectors"),
         (["train", "--params", DEMO, "--encoder", "./no/such/one", "--dry-run"], "no model folder './no/such"),
         (["train", "--params", DEMO, "--batch-size", "5000", "--dry-run"], "batch_size 5000 exceeds the 917 ids"),
         (["train", "--params", PAPER, "--out", "o"], "no loader here for MFAQ, "),
@@ -292,6 +296,33 @@ def test_every_batch_comes_from_one_of_several_data_sets(
     twin = Path(shutil.copy(files[0], tmp_path / "other"))
     assert xir(monkeypatch, *command[:3], "--pairs", files[0], "--pairs", twin, "--out", tmp_path / "x") == 2
     assert "two data sets have one name: faq, faq" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_own_pairs_without_passages_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, more: list[str]
+) -> None:
+    own = tmp_path / "own.jsonl"
+    rows = [{name: row[name] for name in ("pair_id", "lang", "query")} for row in toy_pairs().table.to_pylist()]
+    own.write_text("".join(json.dumps(row | {"positive": "a b"}) + "\n" for row in rows))
+    encoder = hub_xlm_roberta(tmp_path / "encoder")
+    assert xir(monkeypatch, "train", "--encoder", encoder, "--pairs", own, "--out", tmp_path / "out", *more) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("xir: ") and "passage" in error
+
+
+@pytest.mark.parametrize("fit", ["foreign", "corpus"])
+def test_the_texts_for_centring_are_there_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fit: str) -> None:
+    seen: list[str] = []
+
+    def planned(_: object, __: object, ___: object, sources: list[RetrievalTask]) -> None:
+        seen.extend(source.name for source in sources)
+        raise InputError("enough")
+
+    monkeypatch.setattr("xir_lib.evaluation.plan", planned)
+    command = ["evaluate", "--model", "m", "--task", "atlas-qa", "--language", "en", "--language", "sw", "--rival", "centring"]
+    assert xir(monkeypatch, *command, "--fit", fit, "--out", tmp_path / "out") == 2
+    assert seen == ["atlas-qa-train"]
 
 
 def test_training_on_own_pairs_in_one_command(

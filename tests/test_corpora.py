@@ -281,6 +281,8 @@ def test_mlqa_files_merge_by_id(mlqa_folder: Path) -> None:
         "same_language_pairs": 4,  # a: de es; b: de zh
         "cross_language_pairs": 9,  # queries x passages less the same: a 2*2 - 2, b 3*2 - 2, c 1, d 1, e 1
     }
+    unnamed = pairs.table.set_column(3, PAIR_SCHEMA.field("passage_id"), pa.nulls(len(pairs.table), pa.string()))
+    assert pair_counts(PairTable(unnamed)) == pair_counts(pairs)  # then a passage is known by its text
 
 
 def test_paragraphs_are_whole_and_once(mlqa_folder: Path, lareqa_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -605,6 +607,10 @@ def test_one_language_per_id_leaves_nothing_parallel(caplog: pytest.LogCaptureFi
     counts = frame["lang"].value_counts()
     assert counts.max() - counts.min() <= 3  # ids of one passage
     assert "3 of 63 ids are left out" in caplog.text
+    unnamed = pairs.table.set_column(3, PAIR_SCHEMA.field("passage_id"), pa.nulls(len(pairs.table), pa.string()))
+    again = one_language_per_id(PairTable(unnamed), seed=0)  # passages are optional to name; here text and name agree
+    assert set(again.pair_ids) == set(kept.pair_ids)
+    assert again.table.to_pandas().groupby("pair_id")["lang"].nunique().eq(1).all()
     assert len(one_language_per_id(PairTable(pairs.table.slice(0, 0)), seed=0)) == 0
     assert one_language_per_id(pairs, seed=0).table.equals(kept.table)
     assert not one_language_per_id(pairs, seed=1).table.equals(kept.table)

@@ -282,6 +282,7 @@ def test_max_seq_length_cuts(tiny_folder: Path) -> None:
     [
         ("intfloat/multilingual-e5-large", {}, ("query: ", "passage: ")),
         ("intfloat/e5-base-v2", {}, ("query: ", "passage: ")),
+        ("./multilingual-e5-small/", {}, ("query: ", "passage: ")),  # as a shell completes it
         ("intfloat/multilingual-e5-large-instruct", {}, ("", "")),
         ("BAAI/bge-m3", {}, ("", "")),
         ("x/y", {"query": "Q ", "document": "D "}, ("Q ", "D ")),

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import ir_measures
@@ -15,8 +16,10 @@ import pytest
 import pytrec_eval
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import StaticEmbedding
 from test_cli import xir
 from test_encoders import build_tiny
+from tokenizers import Tokenizer, models, pre_tokenizers
 from toy import IDS, LANGS, toy_task
 
 from xir_lib import encoders, evaluation, trec
@@ -363,6 +366,33 @@ def test_the_curve_ends_where_the_evaluations_are(encoder: Encoder, tmp_path: Pa
         fit_curve(encoder, task, [other], [5], rival="z-score")
     with pytest.raises(InputError, match=r"at least 1, got \[0\] and 5"):
         fit_curve(encoder, task, [other], [0])
+
+
+def test_the_curve_reads_grades_as_the_evaluation_does(encoder: Encoder, tmp_path: Path) -> None:
+    task, other = toy_task(), toy_task("other", IDS[1::2])
+    grades = pa.array([1 + row % 3 for row in range(task.qrels.num_rows)], pa.int8())
+    graded = replace(task, qrels=task.qrels.set_column(2, task.qrels.schema.field("relevance"), grades))
+    whole = evaluate(encoder, graded, tmp_path)["settings"]["multilingual"]["nDCG@10"]
+    curve = fit_curve(encoder, graded, [other], [5], draws=1)
+    start = curve.query("texts == 0 and setting == 'multilingual' and measure == 'nDCG@10'")["mean"].item()
+    assert start == pytest.approx(whole, abs=1e-6)
+    assert abs(start - evaluate(encoder, task, tmp_path)["settings"]["multilingual"]["nDCG@10"]) > 1e-3  # they count
+
+
+def test_a_model_of_static_embeddings_is_measured_without_pieces_per_word(tmp_path: Path) -> None:
+    words = sorted({word for text in toy_task().passages["text"].to_pylist() for word in text.split()})
+    tokenizer = Tokenizer(
+        models.WordLevel({"[UNK]": 0, **{word: place for place, word in enumerate(words, 1)}}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    vectors = torch.randn(len(words) + 1, 8, generator=torch.Generator().manual_seed(0))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=vectors)], device="cpu").save(str(tmp_path / "m"))
+    static = Encoder(str(tmp_path / "m"))
+    result = evaluate(static, toy_task(), tmp_path / "out")
+    assert (result["tokens_per_word"], result["config"]["max_seq_length"]) == ({}, None)
+    assert result["settings"]["multilingual"]["mAP"] > 0.3  # a question and its passages share their letters
+    with pytest.raises(InputError, match="tokenizers tokenizer gives BM25 no pieces; use bm25"):
+        evaluate(static, toy_task(), tmp_path / "out", rival="bm25-pieces")
 
 
 def test_unknown_rivals_and_fits(encoder: Encoder, tmp_path: Path) -> None:

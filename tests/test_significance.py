@@ -286,6 +286,8 @@ def test_minimum_detectable_effect_by_hand():
     a, b, n = seeded(18)
     one = run(a[0], b[0], n)
     assert one.mde == pytest.approx((1.959964 + 0.841621) * one.se, rel=1e-6)
+    few = [run(a[0][:groups], b[0][:groups], n[:groups]).mde for groups in (5, 6)]  # 2 / 2^5 = .0625, 2 / 2^6 = .031
+    assert few[0] == np.inf > few[1]
     three = run(a, b, n)  # two parts of a variance: Satterthwaite's degrees of freedom
     of_groups, of_seeds = three.se_groups**2, three.se**2 - three.se_groups**2
     assert three.df == pytest.approx((of_groups + of_seeds) ** 2 / (of_groups**2 / (len(n) - 1) + of_seeds**2 / 2))

@@ -123,6 +123,22 @@ def test_notebook_parameters_are_the_profile_s_names() -> None:
         ({"resamples": "many"}, "resamples: .*got 'many'"),
         ({"strategies": []}, "strategies: .*at least 1"),
         ({"seeds": [1, 1]}, "seeds holds a name twice: 1, 1"),
+        ({"seeds": [-1]}, "seeds.0: .*greater than or equal to 0, got '-1'"),
+        ({"report_seed": -1}, "report_seed: .*greater than or equal to 0, got '-1'"),
+        ({"evaluations": [{"task": "miracl-yo", "fit": "cross-fit"}]}, "miracl-yo, which has one language; name it under corp"),
+        (
+            {"evaluations": [{"task": "atlas-qa", "fit": "cross-fit", "languages": ["en"]}]},
+            "languages of atlas-qa: en; name two",
+        ),
+        (
+            {
+                "evaluations": [
+                    {"task": "xquad-r", "fit_on": ["mlqa-r"]},
+                    {"task": "mlqa-r", "fit": "cross-fit", "languages": ["de", "en"]},
+                ]
+            },
+            "mlqa-r gives means to xquad-r and is judged in de, en alone",
+        ),
         (
             {"strategies": ["x-y", "x-x-mono"], "train": {"early_stopping": {"every": 2, "patience": 2}}},
             "early_stopping in a comparison of 2 strategies",
@@ -166,6 +182,20 @@ def test_a_wrong_profile_is_refused_in_one_line(tmp_path: Path, change: dict[str
     with pytest.raises(InputError, match=message) as error:
         load_study(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_source_of_means_has_the_languages_of_all_that_it_serves(tmp_path: Path) -> None:
+    evaluations = [
+        {"task": "atlas-qa", "languages": ["en", "sw", "yo"], "fit_on": ["atlas-qa-train"]},
+        {"task": "atlas-qa-dev", "languages": ["am", "en"], "fit_on": ["atlas-qa-train"]},
+    ]
+    prepare(Study(**profile() | {"evaluations": evaluations}), tmp_path)
+    saved = {name.name: RetrievalTask.load(name).languages for name in (tmp_path / "tasks").iterdir()}
+    assert saved == {
+        "atlas-qa": ["en", "sw", "yo"],
+        "atlas-qa-dev": ["am", "en"],
+        "atlas-qa-train": ["am", "en", "sw", "yo"],
+    }
 
 
 def test_a_variant_has_settings_of_its_own_and_the_rest_of_the_profile() -> None:

@@ -1,6 +1,7 @@
 """One run, end to end, with a 16-dimensional encoder: it learns, repeats itself, and leaves an ordinary model folder."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pydantic import ValidationError
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.models import Dense, Pooling, Transformer
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs
@@ -120,6 +121,30 @@ def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: 
     with pytest.raises(InputError, match="holds another run"):
         train(encoder, toy_pairs(), other, out)
     assert train(encoder, toy_pairs(), other, out, overwrite=True)["settings"]["seed"] == 9
+
+
+def test_a_second_stage_is_of_the_weights_that_the_first_one_left(encoder: str, tmp_path: Path) -> None:
+    base, out, settings = tmp_path / "base", tmp_path / "model", TrainSettings(**SETTINGS | {"steps": 2})
+    shutil.copytree(encoder, base)
+    first = train(str(base), toy_pairs(), settings, out)
+    assert train(str(base), toy_pairs(), settings, out) == first
+    shutil.rmtree(base)
+    train(encoder, toy_pairs(), settings, base)  # made anew, with other weights
+    with pytest.raises(InputError, match=r"holds another run \(encoder_sha256 \w+ there, \w+ here\)"):
+        train(str(base), toy_pairs(), settings, out)
+
+
+def test_of_several_gpus_one_trains(encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs, as transformers counts them, double the batch that its trainer asks the sampler for."""
+    made = SentenceTransformerTrainingArguments.__post_init__
+
+    def with_two(arguments: SentenceTransformerTrainingArguments) -> None:
+        made(arguments)
+        arguments._n_gpu = 2
+
+    monkeypatch.setattr(SentenceTransformerTrainingArguments, "__post_init__", with_two)
+    run = train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"steps": 2}), tmp_path / "model")
+    assert run["steps_trained"] == 2
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

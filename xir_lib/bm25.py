@@ -104,7 +104,12 @@ TOKENIZERS = {"bm25": words, "bm25-folded": folded, "bm25-spaces": spaces}  # by
 
 
 def pieces(model: "SentenceTransformer", texts: Sequence[str]) -> list[list[str]]:
-    """Split texts into the subwords of a model's tokenizer: whole texts, no special tokens, case as the tokenizer has it."""
+    """Split texts into the subwords of a model's tokenizer: whole texts, no special tokens, case as the tokenizer has it.
+
+    Raises InputError for a tokenizer of another library than transformers, such as that of static embeddings.
+    """
+    if not callable(model.tokenizer):
+        raise InputError(f"a {type(model.tokenizer).__module__} tokenizer gives BM25 no pieces; use bm25")
     found = model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return [model.tokenizer.convert_ids_to_tokens(ids) for ids in found]
 

@@ -189,7 +189,7 @@ def train(
     if as_json:
         typer.echo(json.dumps(run, indent=1))
     else:
-        typer.echo(f"{settings.strategy}, seed {settings.seed}: {settings.steps} steps in {run['seconds']:.0f} s, {out}")
+        typer.echo(f"{settings.strategy}, seed {settings.seed}: {run['steps_trained']} steps in {run['seconds']:.0f} s, {out}")
 
 
 @app.command()
@@ -250,8 +250,9 @@ def evaluate(
 
     if (model is None) == (ranked is None):
         raise InputError(f"{'neither' if ranked is None else 'both'} of --model and --run given; name a model or a TREC run")
-    if ranked and (rivals or cache):
-        raise InputError(f"--{'rival' if rivals else 'cache'} needs a model's vectors; leave it out or give --model")
+    of_vectors = {"rival": rivals, "cache": cache, "shards": shards}
+    if ranked and (needing := [name for name, value in of_vectors.items() if value]):
+        raise InputError(f"--{needing[0]} needs a model's vectors; leave it out or give --model")
     chosen = [parse_rival(name) for name in rivals or []]
     curves = [rival for rival in chosen if fit_curve and rival.rank is not None and not rival.merge]
     if fit_curve and not curves:
@@ -259,7 +260,7 @@ def evaluate(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
     judged = load_task(task, languages)
-    if not fit_on and "foreign" in (fits or ["foreign"]) and any(rival.rank is not None for rival in chosen):
+    if not fit_on and {"foreign", "corpus"} & {*(fits or ["foreign"])} and any(rival.rank is not None for rival in chosen):
         fit_on = FIT_ON.get(task)
     sources = [load_task(name) for name in fit_on or []]
     runs = evaluation.plan(judged, chosen, fits or ["foreign"], sources)
@@ -267,6 +268,8 @@ def evaluate(
         evaluation.check_rival(judged, rival, "foreign", sources)
     if shards and chosen:
         raise InputError(f"--rival {chosen[0].name} needs all vectors in memory; leave out --shards or the rival")
+    if trec_run:
+        trec.check_ids(judged)
     if trec_run > judged.passages.num_rows:
         raise InputError(f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages")
     in_shards = shards / judged.name if shards else None  # a folder of shards holds one corpus
@@ -391,7 +394,7 @@ def compare(
         typer.Option(help="B's, as many and in the same order of seeds; the same one again if B has no seeds."),
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Fixes the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the resamples.")] = 0,
     margin: Annotated[
         float | None, typer.Option(help="The largest difference in mAP that does not matter, declared beforehand; default .01.")
     ] = None,

@@ -86,7 +86,7 @@ def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:
     default = model.prompts.get(model.default_prompt_name or "") or ""
     query = model.prompts.get("query") or default
     passage = next(filter(None, map(model.prompts.get, ("document", "passage", "corpus"))), default)
-    if not query and not passage and re.search(r"(^|[/-])e5-(small|base|large)(-v2)?$", name):
+    if not query and not passage and re.search(r"(^|[/-])e5-(small|base|large)(-v2)?/*$", name):
         return "query: ", "passage: "
     return query, passage
 

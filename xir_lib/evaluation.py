@@ -263,9 +263,12 @@ def tokens_per_word(encoder: Encoder, task: RetrievalTask) -> dict[str, float | 
     """Return per passage language how many pieces the model's tokenizer cuts a word into, over the first `COUNTED` passages.
 
     Words are what white space separates, and None stands where that makes words of more than `LONG_WORD` characters, as in
-    Thai or Chinese. Many pieces per word are what a vocabulary gives a language that it was hardly trained on.
+    Thai or Chinese. Many pieces per word are what a vocabulary gives a language that it was hardly trained on. Empty where
+    the model's tokenizer cuts no single texts (`bm25.pieces`).
     """
     found: dict[str, float | None] = {}
+    if not callable(encoder.model.tokenizer):
+        return found
     langs = task.passages["lang"].to_numpy(zero_copy_only=False)
     for lang in task.languages:
         texts = task.passages["text"].take(np.flatnonzero(langs == lang)[:COUNTED]).to_pylist()
@@ -306,7 +309,7 @@ def fit_curve(
     queries = task.queries.to_pandas()
     doc_langs = np.searchsorted(task.languages, vectors.passage_langs)
     judged, ties = fitting.relevant_rows(task), retrieval.tie_order(task.passages["doc_id"].to_pylist())
-    everything = np.arange(len(queries))
+    gains, everything = fitting.grades(task), np.arange(len(queries))
     largest = max(count["texts"] for texts in (asking, answering) for count in texts.counts().values())
     rows = []
     for count in sorted({0, *counts}):
@@ -316,7 +319,7 @@ def fit_curve(
                 sampled = asking.sample(count, draw), answering.sample(count, draw)
                 shifted = fitting.shift(vectors, everything, *sampled, chosen.rank)
                 fewest = min(found["texts"] for texts in sampled for found in texts.counts().values())
-            both = parts.ranks_of(parts.plain_parts([shifted]), doc_langs, *judged, ties)
+            both = parts.ranks_of(parts.plain_parts([shifted]), doc_langs, *judged, ties, gains=gains)
             for setting, values in metrics.macro(_score(*both, queries, task.languages)).items():
                 rows += [(rival, count, fewest, setting, measure, value) for measure, value in values.items()]
     table = pd.DataFrame(rows, columns=["rival", "texts", "fewest", "setting", "measure", "value"])
@@ -495,7 +498,7 @@ def encoder_key(encoder: Encoder) -> dict[str, Any]:
     """Return what of the encoder belongs to a result's key."""
     return {
         "prompts": list(encoder.prompts),
-        "max_seq_length": encoder.model.max_seq_length,
+        "max_seq_length": encoder.model.max_seq_length if np.isfinite(encoder.model.max_seq_length or 0) else None,
         "precision": encoder.precision,
         "normalised": True,
         "weights_sha256": encoder.fingerprint,

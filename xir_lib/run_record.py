@@ -44,6 +44,18 @@ def table_digest(pairs: PairTable) -> str:
     return digest.hexdigest()
 
 
+def weights_digest(folder: Path) -> str | None:
+    """Return the sha256 of an encoder's weights, its safetensors files; None for a name that is no folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     """Say in one line where two records of `encoder`, digests and `settings` differ.
 
@@ -51,7 +63,7 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     'seed 1 there, 2 here'
     """
     old, new = ({**record, **record.get("settings", {})} for record in (there, here))
-    old = _BEFORE | old
+    old = {"encoder_sha256": new.get("encoder_sha256")} | _BEFORE | old  # which weights a record did not say is believed
     names = [name for name in new if name != "settings" and old.get(name) != new[name]]
     return "; ".join(f"{name} {old.get(name)!s:.40} there, {new[name]!s:.40} here" for name in names)
 

@@ -75,8 +75,10 @@ class Comparison:
         """The minimum detectable effect: the true difference that one two-sided test at .05 finds in 80 % of repetitions.
 
         (t_.975 + t_.8) se, which is 2.80 se with one seed, with the error estimated here. Of one test: after an adjustment for
-        a family it takes a larger one.
+        a family it takes a larger one, or more groups. Infinite where p cannot fall below .05 (five groups or fewer).
         """
+        if 2 / 2**self.n_groups >= ALPHA:
+            return float("inf")
         return float(stats.t.ppf(1 - ALPHA / 2, self.df) + stats.t.ppf(POWER, self.df)) * self.se
 
     def interval(self, level: float) -> tuple[float, float]:
@@ -152,7 +154,8 @@ def verdict(result: Comparison, *, margin: float | None, p: float | None = None,
     The first that holds: "a better" or "b better", if p < .05 *and* the 95 % interval over groups and seeds lies on that
     side of 0 (the interval ignores the family); "equivalent", if the 90 % interval lies
     within the margins; "non-inferior" (a to b), if it does on the bad side; else "not decidable", with the minimum
-    detectable effect. A difference can be certain and smaller than the margin: the verdict then names the better one.
+    detectable effect of a single test. A difference can be certain and smaller than the margin: the verdict then names the
+    better one.
     """
     if (result.p if p is None else p) < ALPHA and not result.low <= 0 <= result.high:
         return A_BETTER if (result.difference > 0) != lower_is_better else B_BETTER
@@ -161,6 +164,8 @@ def verdict(result: Comparison, *, margin: float | None, p: float | None = None,
             return EQUIVALENT
         if result.p_non_inferior(margin, lower_is_better=lower_is_better) < ALPHA:
             return NON_INFERIOR
+    if result.mde == float("inf"):
+        return f"{NOT_DECIDABLE} ({result.n_groups} groups are too few for any difference)"
     return f"{NOT_DECIDABLE} (minimum detectable effect {result.mde:.2g})"
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -158,7 +158,7 @@ class Study(_Strict):
     encoder: str
     data: TrainData | Mixture = Field(discriminator="source")
     strategies: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(min_length=1)
     train: dict[str, Any] = Field(description="the remaining TrainSettings, the same for every strategy")
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="names that strategies may hold besides the known ones: a strategy with settings of its own"
@@ -169,7 +169,7 @@ class Study(_Strict):
     mixed: bool = Field(False, description="also what foreign passages among these corpora do to the first seed's models")
     untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
     resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
-    report_seed: int = 0
+    report_seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
@@ -217,6 +217,18 @@ class Study(_Strict):
                 raise InputError(f"fit: cross-fit on {evaluation.task} takes its texts from the task itself; leave out fit_on")
             if wrong := [name for name in evaluation.fit_on if name not in TASKS or name == evaluation.task]:
                 raise InputError(f"fit_on of {evaluation.task} holds {wrong[0]!r}; use another one of {', '.join(TASKS)}")
+            if evaluation.task in miracl.TASKS:
+                raise InputError(f"evaluations holds {evaluation.task}, which has one language; name it under corpora")
+            if evaluation.languages is not None and len({*evaluation.languages}) < 2:
+                named = ", ".join(evaluation.languages) or "none"
+                raise InputError(f"languages of {evaluation.task}: {named}; name two or more, or leave them out")
+            for other in self.evaluations:  # a task is saved once, in the languages in which it is judged
+                lacking = {*(evaluation.languages or [])} - {*(other.languages or [])}
+                if other.task in evaluation.fit_on and other.languages is not None and (lacking or not evaluation.languages):
+                    raise InputError(
+                        f"{other.task} gives means to {evaluation.task} and is judged in {', '.join(other.languages)} alone; "
+                        "leave out its languages or name another source in fit_on"
+                    )
         return self
 
     def settings(self, strategy: str, seed: int, **changes: Any) -> TrainSettings:
@@ -441,11 +453,13 @@ def preview(
     from xir_lib.cost import estimate, open_config, token_means
 
     config, source = open_config(encoder)
+    sampler = None
     if isinstance(data, Mixture):
         ids, tokens, measured = data.pairs, (data.query_tokens, data.passage_tokens), False
         sizes = [{**member.model_dump(), "share_of_batches": member.pairs / data.pairs} for member in data.datasets]
     else:
         data = trained_on(data, settings)
+        sampler = batches_of(data, settings).report()
         ids, tokens, measured = len(data.pair_ids), token_means(encoder, data, settings.max_seq_length, settings.prompts), True
         several = {f"of them {name}": table for name, table in data.datasets().items() if name}
         tables = {"train": data, **several, **({"held out": held_out} if held_out else {})}
@@ -458,7 +472,7 @@ def preview(
         "architecture": source,
         "settings": settings.model_dump(),
         "data": sizes,
-        "sampler": batches_of(data, settings).report() if isinstance(data, PairTable) else None,
+        "sampler": sampler,
         "tokens": {**lengths, "measured": measured},
         "cost": {name: estimate(config, batch_size=settings.batch_size, steps=count, **read) for name, count in steps.items()},
     }
@@ -492,11 +506,7 @@ def prepare(study: Study, folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"train": pair_counts(train), "held_out": pair_counts(held_out), "tasks": {}}
     train.save(folder / "train.arrow")
     held_out.save(folder / "held_out.arrow")
-    wanted: dict[str, list[str] | None] = {}
-    for evaluation in study.evaluations:
-        wanted |= {name: evaluation.languages if name.startswith("atlas") else None for name in evaluation.fit_on}
-    wanted |= {evaluation.task: evaluation.languages for evaluation in study.evaluations}
-    for name, languages in wanted.items():
+    for name, languages in _tasks(study).items():
         task = held_out_task(held_out.select(languages=languages), name) if name == HELD_OUT else load_task(name, languages)
         target = folder / "tasks" / name
         shutil.rmtree(target, ignore_errors=True)
@@ -510,6 +520,17 @@ def prepare(study: Study, folder: Path) -> dict[str, Any]:
         }
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _tasks(study: Study) -> dict[str, list[str] | None]:
+    """Return the tasks that judge or give means, with their languages: of Atlas-QA, which has many, those that are asked."""
+    wanted: dict[str, list[str] | None] = {}
+    for evaluation in study.evaluations:
+        for name in evaluation.fit_on:
+            langs = evaluation.languages if name.startswith("atlas") else None
+            before = wanted.get(name, [])
+            wanted[name] = None if langs is None or before is None else list(dict.fromkeys([*before, *langs]))
+    return wanted | {evaluation.task: evaluation.languages for evaluation in study.evaluations}
 
 
 def search_overlap(study: Study, folder: Path) -> None:

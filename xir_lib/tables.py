@@ -1,7 +1,7 @@
 """Tables out of collected results: every one a function of what `study.collect` wrote, none typed in.
 
-No model is needed. An interval covers groups of questions and, where a strategy was trained several times, its seeds; the
-p-value beside it covers the groups alone (`significance`).
+No model is needed. An interval and the p-value beside it cover groups of questions and, where a strategy was trained several
+times, its seeds (`significance`).
 """
 
 import json

@@ -56,7 +56,7 @@ class TrainSettings(BaseModel):
     ids: int | None = Field(None, gt=1, description="train on so many of the ids, drawn by the seed")
     languages: list[str] | None = Field(None, min_length=1, description="train on these of the languages; none: on all")
     one_language_per_id: bool = Field(False, description="keep every id in one language; a control without parallel data")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     steps: int = Field(gt=0, description="optimiser steps")
     batch_size: int = Field(gt=1, description="pairs per batch")
     recompute: bool = Field(False, description="run the encoder again for the gradients; saves memory, costs time")

@@ -31,7 +31,7 @@ from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_loss, held_out_ranking
 from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.paths import atomic_path
-from xir_lib.run_record import difference, environment, read_run, table_digest, write_json
+from xir_lib.run_record import difference, environment, read_run, table_digest, weights_digest, write_json
 from xir_lib.samplers import StrategyBatchSampler
 from xir_lib.train_settings import TrainSettings, batches_of, trained_on
 
@@ -54,10 +54,10 @@ def train(
 ) -> dict[str, Any]:
     """Train `encoder` on `pairs` and write the model with its `run.json` and card to `out`; return the run's record.
 
-    A finished `out` of the same encoder, pairs and settings is kept; another run's folder is refused, or replaced
-    if `overwrite` is set. A lock beside the folder keeps two processes apart. `held_out` pairs give, before and after,
-    the in-batch loss (one figure for same-language and one for cross-language batches) and a small ranking. `data_name` is
-    what the card calls the pairs.
+    A finished `out` of the same encoder (if it is a folder, of the same weights), pairs and settings is kept; another run's
+    folder is refused, or replaced if `overwrite` is set. A lock beside the folder keeps two processes apart. `held_out` pairs
+    give, before and after, the in-batch loss (one figure for same-language and one for cross-language batches) and a small
+    ranking. `data_name` is what the card calls the pairs.
 
     While it trains, checkpoints are in `.NAME.checkpoint` beside `out`, every `checkpoint_steps` steps; "auto" is by
     the clock (`trainer.CheckpointCallback`: 5 minutes or more, below 3 % of the time), None is never. A run that was killed
@@ -80,6 +80,7 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     identity = {
         "encoder": encoder,
+        "encoder_sha256": weights_digest(Path(encoder).expanduser()),
         "pairs_sha256": table_digest(pairs),
         "held_out_sha256": table_digest(held_out) if held_out else None,  # its pieces are in the trimmed table, and decay
         "settings": settings.model_dump(),
@@ -257,6 +258,7 @@ def _fit(
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs one: the sampler's batch is one loss, not a part of it
     trainer = RunTrainer(
         model=model,
         args=arguments,

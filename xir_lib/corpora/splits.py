@@ -81,9 +81,10 @@ def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
     table = pairs.table
     sources = table[DATASET.name].to_pylist() if DATASET.name in table.column_names else [""] * len(table)
     source = dict(zip(table["pair_id"].to_pylist(), sources, strict=True))
-    both = table.filter(pc.and_(pc.is_valid(table["query"]), pc.is_valid(table["passage_id"])))
-    held = table.select(["pair_id", "passage_id"]).drop_null()
-    component = components(held["pair_id"].to_pylist(), held["passage_id"].to_pylist())
+    both = table.filter(pc.and_(pc.is_valid(table["query"]), pc.is_valid(table["passage"])))
+    held = table.filter(pc.is_valid(table["passage"]))
+    passages = pc.coalesce(held["passage_id"], held["passage"])  # one without an id is known by its text
+    component = components(held["pair_id"].to_pylist(), passages.to_pylist())
     ids: dict[str, set[str]] = {}
     for name, of in component.items():
         ids.setdefault(of, set()).add(name)
@@ -117,7 +118,8 @@ def pair_counts(pairs: PairTable) -> dict[str, Any]:
     one id in one language, `cross_language_pairs` those of one id in two, each direction counted.
     """
     has_query = pc.is_valid(pairs.table["query"])
-    has_passage = pc.is_valid(pairs.table["passage_id"])
+    passages = pc.coalesce(pairs.table["passage_id"], pairs.table["passage"])  # one without an id is known by its text
+    has_passage = pc.is_valid(pairs.table["passage"])
     flags = pa.table(
         {
             "pair_id": pairs.table["pair_id"],
@@ -129,11 +131,12 @@ def pair_counts(pairs: PairTable) -> dict[str, Any]:
     per_id = flags.group_by("pair_id").aggregate([("query", "sum"), ("passage", "sum"), ("both", "sum")])
     same = pc.sum(per_id["both_sum"]).as_py() or 0
     every = pc.sum(pc.multiply(per_id["query_sum"], per_id["passage_sum"])).as_py() or 0
-    by_lang = pairs.table.group_by("lang").aggregate(
-        [("query", "count"), ("passage_id", "count"), ("passage_id", "count_distinct", pc.CountOptions(mode="only_valid"))]
+    counted = pairs.table.append_column("named", passages)
+    by_lang = counted.group_by("lang").aggregate(
+        [("query", "count"), ("passage", "count"), ("named", "count_distinct", pc.CountOptions(mode="only_valid"))]
     )
     rows = by_lang.sort_by("lang").to_pylist()
-    columns = {"queries": "query_count", "passages": "passage_id_count", "distinct_passages": "passage_id_count_distinct"}
+    columns = {"queries": "query_count", "passages": "passage_count", "distinct_passages": "named_count_distinct"}
     return {
         "ids": per_id.num_rows,
         "groups": len(pairs.table["group"].unique()),
