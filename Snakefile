@@ -27,7 +27,7 @@ FIRST = [run for run in JUDGED if run == "none" or run.endswith(f"-s{STUDY.seeds
 
 READ_BY = ["report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "mixed_pools.py", "claims.py"]
 READ_BY += ["plots.py", "significance.py", "data"]
-JUDGED_BY = ["evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "bundled.py"]
+JUDGED_BY = ["evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "tokens.py", "bundled.py"]
 JUDGED_BY += ["rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py", "trec.py"]
 
 
@@ -97,7 +97,7 @@ rule prepare:
     retries: 1
     params:
         parameters=json.dumps([STUDY.data.model_dump(), [[e.task, e.languages, e.fit_on] for e in STUDY.evaluations]], sort_keys=True),
-        code=code_digest("corpora", "data"),
+        code=code_digest("corpora", "data", "study.py", "overlap.py", "held_out.py"),
     shell:
         notebook("01_data_preparation", {"params_file": str(Path(PARAMS).resolve()), "out": str(BUILD / "data")}) + " {output[0]:q}"
 
@@ -164,7 +164,7 @@ rule corpus:
     priority: -1
     params:
         command=lambda w: corpus_command("evaluate", w.run, w.corpus, BUILD / "corpora", "centring"),
-        code=code_digest(*JUDGED_BY),
+        code=code_digest("corpora", "data", *JUDGED_BY),
     shell:
         "{params.command}"
 
@@ -177,7 +177,7 @@ rule mix:
     priority: -1
     params:
         command=lambda w: corpus_command("mix", w.run, w.corpus, BUILD / "mixed", "centring", "round-robin"),
-        code=code_digest("mixed_pools.py", *JUDGED_BY),
+        code=code_digest("corpora", "data", "mixed_pools.py", *JUDGED_BY),
     shell:
         "{params.command}"
 

@@ -45,6 +45,8 @@ def test_titles_own_groups_and_queries_of_another_split(tmp_path: Path, caplog: 
     corpus = [
         {"_id": "d1", "lang": "th", "title": "นกฮูก", "text": "บินกลางคืน", "metadata": {}},
         {"_id": "d2", "lang": "sw", "title": "", "text": "Bundi"},
+        {"_id": "d3", "lang": "sw", "title": "Popo", "text": ""},  # BEIR has many of these
+        {"_id": "d4", "lang": "sw", "title": " ", "text": "Kuku"},
     ]
     queries = [{"_id": "q1", "lang": "th", "text": "?"}, {"_id": "q2", "lang": "sw", "text": "Nani?", "pair_id": "p"}]
     with caplog.at_level(logging.WARNING):
@@ -52,7 +54,7 @@ def test_titles_own_groups_and_queries_of_another_split(tmp_path: Path, caplog: 
             write(tmp_path / "own", corpus, queries, ["query-id\tcorpus-id\tscore", "q2\td1\t2", "q2\td2\t0"])
         )
     assert "queries.jsonl: 1 queries that test.tsv does not judge are left out" in caplog.text
-    assert task.passages["text"].to_pylist() == ["นกฮูก บินกลางคืน", "Bundi"]
+    assert task.passages["text"].to_pylist() == ["นกฮูก บินกลางคืน", "Bundi", "Popo", "Kuku"]
     assert task.queries.to_pylist() == [{"query_id": "q2", "pair_id": "p", "lang": "sw", "text": "Nani?", "group": "p"}]
     assert task.qrels["relevance"].to_pylist() == [2, 0]
 

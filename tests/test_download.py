@@ -208,6 +208,11 @@ def test_closed_port_and_unknown_host(server: Server, tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
+def test_a_timeout_that_is_none(server: Server) -> None:
+    with pytest.raises(InputError, match="timeout must be above 0 seconds, got 0"):
+        download.get("toy", base_url=server.url, timeout=0)
+
+
 def test_offline_is_obeyed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XIR_OFFLINE", "1")
     message = refusal(server)
@@ -435,6 +440,9 @@ def test_files_of_the_hub_are_checked_by_the_sums_that_it_tells(
     monkeypatch.setenv("XIR_OFFLINE", "1")  # what was checked once needs the Hub no more
     download.get("miracl-sw", progress=False)
     assert hub.hits == {DOCS: 1, TOPICS: 1, QRELS: 1}
+    record = folder / "checksums.sha256"
+    record.write_bytes(b"\n\xff\n" + record.read_bytes())  # what is no sum and name is passed over
+    assert download.verify("miracl-sw") == []
     (folder / "qrels" / Path(QRELS).name).write_bytes(b"1 Q0 1#0 0\n")
     assert "has sha256" in download.verify("miracl-sw")[0]
 

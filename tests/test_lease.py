@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import lease
+import pytest
 
 
 def stage(folder: Path, schedule: list[list[object]]) -> Path:
@@ -36,6 +37,20 @@ def test_models_that_profiles_share_are_one_job_with_the_tasks_of_all(tmp_path: 
     shared = {job["tasks"][0]["task"]: job["to"] for job in untouched if job["to"]}
     assert shared["mlqa-r"] == ["replica/evaluations/none", "grid/evaluations/none"]
     assert shared["held-out"] == ["grid/evaluations/none"]
+
+
+def test_only_finished_folders_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SCRATCH", tmp_path)
+    for place in ("a/evaluations/none/mlqa-r", "a/evaluations/none/mlqa-r/centring"):
+        made = tmp_path / "making" / place
+        made.mkdir(parents=True)
+        (made / "metrics.json").write_text(place)
+        if not place.endswith("centring"):
+            lease.put(made)
+    (tmp_path / "build").mkdir(exist_ok=True)
+    lease.pack(tmp_path, set(), last=True)
+    with tarfile.open(tmp_path / "part-0.tar.xz") as archive:
+        assert archive.getnames() == ["a/evaluations/none/mlqa-r/metrics.json"]
 
 
 def test_results_are_put_into_every_profile(tmp_path: Path) -> None:

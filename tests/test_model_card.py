@@ -72,6 +72,7 @@ def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub_name("org/model") is None  # a folder first, as `open_encoder` reads it
     assert hub_name("org/other") == "org/other"
     assert hub_name("bundled:multilingual-e5-small") == "intfloat/multilingual-e5-small"
+    assert hub_name("bundled:multilingual-e5-small-first6") is None  # never an encoder of its own
 
 
 def test_the_code_of_the_card_runs_and_ranks(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -176,6 +176,9 @@ def test_a_bad_parquet_file(tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{path} row 0: pair_id is of type int")
     pq.write_table(pa.table({"pair_id": ["1"], "query_de": ["q"]}), path)
     assert refusal(path).startswith(f"{path} row 0: column query_de holds one language")
+    more = {"passage_url": ["u"], "query_no": ["17"], "text_len": [3]}  # "no" is Norwegian as well
+    pq.write_table(pa.table({"pair_id": ["1"], "lang": ["de"], "query": ["q"], "passage": ["p"], **more}), path)
+    assert load_pairs(path).table["query"].to_pylist() == ["q"]  # named in a warning and left out
     raw = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     pq.write_table(pa.table({"pair_id": ["1"], "lang": ["de"], "query": raw}), path)
     assert refusal(path).startswith(f"{path} rows 0 to 0: not UTF-8")
@@ -289,6 +292,7 @@ def test_a_bad_beir_folder(tmp_path: Path) -> None:
             (["q9\td1\t1"], "queries.jsonl lacks query 'q9', which"),
             (["q1\td1\t0"], "qrels/train.tsv judges no passage relevant"),
             (["q1\td1\t1", "q1\td1"], "qrels/train.tsv line 3: 'q1\\td1'; a header, then query-id, corpus-id"),
+            (["q1\td1\t1", "q2\td1\t1", "q1\td1\t1"], "qrels/train.tsv line 4: q1 and d1 again, as in line 2"),
             (["q1\td1\t1", "q1\td2\thigh"], "qrels/train.tsv line 3: 'q1\\td2\\thigh'; a header"),
         ]
     ):
@@ -301,6 +305,8 @@ def test_a_bad_beir_folder(tmp_path: Path) -> None:
     assert refusal(folder, lang="de").startswith(f"{folder}/corpus.jsonl line 3: pair_id 'q1' in 'de' again, as in line 2")
     jsonl(folder / "corpus.jsonl", {"_id": "d1", "text": " "})
     assert refusal(folder, lang="de").startswith(f"{folder}/corpus.jsonl line 1: passage is empty")
+    jsonl(folder / "queries.jsonl", {"_id": "q1", "text": "a"}, {"_id": "q2", "text": "b"}, {"_id": "q1", "text": "c"})
+    assert refusal(folder, lang="de").startswith(f"{folder}/queries.jsonl line 3: _id 'q1' again, as in line 1")
     jsonl(folder / "queries.jsonl", {"_id": "q1", "text": ""})
     assert refusal(folder, lang="de").startswith(f"{folder}/queries.jsonl line 1: text is empty")
     (folder / "corpus.jsonl").unlink()

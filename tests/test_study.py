@@ -441,7 +441,13 @@ def test_a_wide_interval_is_no_verdict_and_says_what_would_have_been_found() -> 
 
 
 def test_the_ledger_adjusts_for_all_its_tests() -> None:
-    table = claims.ledger(made_up(PAPER_LIKE)).dropna(subset="p_holm")
+    judged = made_up(PAPER_LIKE)
+    chooses = judged.study.evaluations[0].model_copy(update={"task": "held-out"})
+    study = judged.study.model_copy(update={"evaluations": [chooses, *judged.study.evaluations]})
+    more = pd.concat([judged.group_sums, judged.group_sums.assign(task="held-out")], ignore_index=True)
+    with_held_out = judged._replace(study=study, group_sums=more)  # which chooses settings and judges nothing
+    pd.testing.assert_frame_equal(claims.ledger(with_held_out), claims.ledger(judged))
+    table = claims.ledger(judged).dropna(subset="p_holm")
     assert len(table) == 7  # 6 and 7 and 11 have two, 9 one; 10 has no unseen languages here
     assert table["p_holm"].min() == pytest.approx(7 / 501)  # the smallest p of 500 resamples, seven tests
 
@@ -486,7 +492,7 @@ def test_data_are_disjoint_if_what_is_near_cannot_move_the_mean_by_the_margin() 
 def test_the_referees_get_numbers_or_what_it_would_take() -> None:
     asked = claims.referee_questions(made_up(PAPER_LIKE))
     assert len(asked) == 6 and (asked["answer"].str.len() > 20).all()
-    assert "hybrid minus x-y: +.010 [+.010, +.010] (atlas-qa: a better)" in asked["answer"][0]
+    assert "hybrid minus x-y: +.010 [+.010, +.010] (atlas-qa: a better, Holm-adjusted over 8)" in asked["answer"][0]
     assert asked["answer"][2].startswith("Free fixes: it takes a profile that has some. A training with another loss")
     assert "gain +.100" in asked["answer"][3] and "add +.060" in asked["answer"][3]
     assert asked["answer"][5].endswith("3 of 3 monolingual, 6 of 6 cross-lingual, 3 of 3 multilingual")
@@ -501,7 +507,7 @@ def test_the_referees_get_numbers_or_what_it_would_take() -> None:
     variants = {"x-x-mono-kl": {"strategy": "x-x-mono", "query_kl": 1.0}}
     study = other.study.model_copy(update={"variants": variants, "strategies": [*other.study.strategies, "x-x-mono-kl"]})
     answer = claims.referee_questions(other._replace(study=study))["answer"][2]
-    assert "hybrid-0.5 minus x-x-mono-kl: +.080 [+.080, +.080] (atlas-qa: a better)" in answer
+    assert "hybrid-0.5 minus x-x-mono-kl: +.080 [+.080, +.080] (atlas-qa: a better, a single test)" in answer
     lacking = made_up({name: value for name, value in PAPER_LIKE.items() if name != "x-x-mono"})
     study = lacking.study.model_copy(update={"strategies": ["x-y", "hybrid-0.5"]})
     assert "It takes a run of x-x-mono." in claims.referee_questions(lacking._replace(study=study))["answer"].tolist()

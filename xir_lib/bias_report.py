@@ -268,10 +268,11 @@ def _findings(result: dict[str, Any], languages: list[dict[str, Any]], parallel:
             break
     alone = [f"{settings[name]['mAP']:.3f} in {words}" for name, words in POOLS.items() if name in settings]
     sentences.append(f"The mAP is {', '.join(alone)}.")
-    if len(languages) > 3:
-        by = _worst_by(languages[0])
-        worst = ", ".join(f"{row['query language']} ({_shown(row[by])})" for row in languages[:3])
-        best = languages[-1]
+    by = _worst_by(languages[0])
+    ordered = [row for row in languages if row[by] is not None]  # a language without parallel answers has no rank distance
+    if len(ordered) > 3:
+        worst = ", ".join(f"{row['query language']} ({_shown(row[by])})" for row in ordered[:3])
+        best = ordered[-1]
         sentences.append(f"Worst served by {by} are queries in {worst}; best {best['query language']} ({_shown(best[by])}).")
     return sentences
 

@@ -19,7 +19,7 @@ from xir_lib.metrics import SETTINGS
 from xir_lib.paths import require
 from xir_lib.significance import A_BETTER, ALPHA, B_BETTER, EQUIVALENT, NON_INFERIOR, NOT_DECIDABLE, Comparison, compare, holm
 from xir_lib.significance import verdict as decided
-from xir_lib.study import Results
+from xir_lib.study import HELD_OUT, Evaluation, Results
 from xir_lib.tables import (
     HYBRID,
     MARGIN,
@@ -32,6 +32,7 @@ from xir_lib.tables import (
     group_sums,
     label,
     merges,
+    primary_family,
     published,
     scores,
     trained_languages,
@@ -100,7 +101,7 @@ def ledger(results: Results) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     found: list[tuple[Comparison, float] | None] = []
     for number, (text, tests) in DIRECTED.items():
-        for evaluation in results.study.evaluations:
+        for evaluation in _judging(results):
             for a, b, setting, measure, bound in tests:
                 row: dict[str, Any] = {"claim": number, "text": text, "task": evaluation.task}
                 try:
@@ -126,6 +127,11 @@ def ledger(results: Results) -> pd.DataFrame:
     table["verdict"] = [sides[claim, task] + caution for claim, task in zip(table["claim"], table["task"], strict=True)]
     table = pd.concat([facts(results), table]).reindex(columns=COLUMNS)
     return table.iloc[table["claim"].astype(int).argsort(kind="stable")].reset_index(drop=True)
+
+
+def _judging(results: Results) -> list[Evaluation]:
+    """Return the evaluations that judge; held-out pairs choose settings."""
+    return [evaluation for evaluation in results.study.evaluations if evaluation.task != HELD_OUT]
 
 
 def facts(results: Results) -> pd.DataFrame:
@@ -174,7 +180,7 @@ def facts(results: Results) -> pd.DataFrame:
         }
     )
     tasks = {"xquad-r", "mlqa-r", "miracl"}
-    missing = ", ".join(sorted(tasks - counts.keys()))
+    missing = ", ".join(sorted(tasks - counts.keys() - ({"miracl"} if results.study.corpora else set())))
     rows.append(
         {
             "claim": "2",
@@ -327,11 +333,16 @@ def referee_questions(results: Results) -> pd.DataFrame:
         *((name, "none", "none", "none") for name in (*others, *without)),
         *methods,
     ]
-    found = comparisons(results, pairs).query("setting == 'multilingual' and measure == 'mAP'")
+    family = primary_family(results)
+    adjusted = family.set_index(["task", "a", "b", "setting", "measure"])["verdict"]
+    found = comparisons(results, pairs).query("setting == 'multilingual' and measure == 'mAP' and task != @HELD_OUT")
 
     def shown(a: str, b: str) -> str:
-        rows = found[(found["a"] == a) & (found["b"] == b)].itertuples()
-        texts = (f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({row.task}: {row.verdict})" for row in rows)
+        texts = []
+        for row in found[(found["a"] == a) & (found["b"] == b)].itertuples():
+            verdict = adjusted.get((row.task, a, b, row.setting, row.measure))
+            told = f"{verdict}, Holm-adjusted over {len(family)}" if verdict else f"{row.verdict}, a single test"
+            texts.append(f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({row.task}: {told})")
         return ", ".join(texts).replace("0.", ".")
 
     found_without = [f"{name} gains {shown(name, 'none')}" for name in without]
@@ -356,10 +367,10 @@ def referee_questions(results: Results) -> pd.DataFrame:
             else "It takes a run of x-x-mono."
         ),
         "Does it carry over to tasks other than question answering?": (
-            f"Not measured: {', '.join(evaluation.task for evaluation in study.evaluations)} all ask questions. It takes a "
+            f"Not measured: {', '.join(evaluation.task for evaluation in _judging(results))} all ask questions. It takes a "
             "test set of another task with parallel texts, such as titles and articles; `xir evaluate` reads any."
         ),
-        "In how many languages and settings does it win?": "; ".join(_wins(results, e.task, others) for e in study.evaluations),
+        "In how many languages and settings does it win?": "; ".join(_wins(results, e.task, others) for e in _judging(results)),
     }
     return pd.DataFrame([{"question": question, "answer": answer} for question, answer in answers.items()])
 

@@ -58,7 +58,9 @@ def data_list(as_json: AsJson = False) -> None:
 @data.command("get")
 def data_get(
     name: Annotated[str, typer.Argument(help="A name of `xir data list`.")],
-    base_url: Annotated[str | None, typer.Option(help="A mirror in upstream's layout.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="A mirror in upstream's layout; believed where no sum is pinned.")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds without a byte after which a connection counts as stalled.")] = 30.0,
 ) -> None:
     """Download a data set from upstream, pinned and checked; what is here already is kept."""

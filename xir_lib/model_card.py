@@ -90,8 +90,8 @@ def _additions(settings: dict[str, Any]) -> str:
 
 
 def hub_name(encoder: str) -> str | None:
-    """Return the hub's name of an encoder; a folder of this machine has none."""
-    if Path(encoder).expanduser().is_dir():
+    """Return the hub's name of an encoder; a folder of this machine has none, nor have the first layers of one."""
+    if Path(encoder).expanduser().is_dir() or encoder.endswith("-first6"):
         return None
     return encoder.replace("bundled:multilingual-e5-", "intfloat/multilingual-e5-")
 

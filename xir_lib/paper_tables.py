@@ -86,14 +86,18 @@ def two_rows(table: pd.DataFrame) -> pd.DataFrame:
 def rounded(value: Any) -> str:
     """Write a number as the paper's Table 1 does: three decimals, ranks as whole numbers, halves up, nothing for NaN.
 
+    What is infinite, as an effect that so few groups never show, is ∞.
+
     Halves are those of the decimal number that is printed: the .6475 of Table 4 becomes .648, where `format`, which sees the
     binary number, gives .647, and the .5785 of Table 6 .579, where rounding to even gives .578.
 
-    >>> rounded(0.6475), rounded(261.5), rounded(float("nan"))
-    ('0.648', '262', '')
+    >>> rounded(0.6475), rounded(261.5), rounded(float("nan")), rounded(float("inf"))
+    ('0.648', '262', '', '∞')
     """
     if pd.isna(value):
         return ""
+    if abs(value) == float("inf"):
+        return "∞" if value > 0 else "-∞"
     places = "0.001" if abs(value) < 2 else "1"
     return f"{Decimal(repr(float(value))).quantize(Decimal(places), ROUND_HALF_UP):,}"
 

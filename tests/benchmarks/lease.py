@@ -112,9 +112,10 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
                 job["encoder"], train, settings, model, held_out=held_out, data_name=job["source"], checkpoint_steps=None
             )
             log |= {"train": round(time.monotonic() - started, 1), "steps": run["seconds"]}
-            target = SCRATCH / "build" / job["to"][0].replace("/evaluations/", "/models/")
-            target.mkdir(parents=True)
-            shutil.copy(model / "run.json", target)
+            made = SCRATCH / "making" / job["to"][0].replace("/evaluations/", "/models/")
+            made.mkdir(parents=True)
+            shutil.copy(model / "run.json", made)
+            put(made)
         encoder = evaluation.Encoder(str(model) if job["kind"] == "model" else job["encoder"], cache=cache)
         if job["kind"] == "model":  # no path of this machine
             encoder.name = job["to"][0].replace("/evaluations/", "-")
@@ -128,7 +129,8 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
             judge(encoder, {**given, "rivals": ["none", "centring"]}, job["yoruba"][0], cache)
             log["miracl-yo"] = round(time.monotonic() - since, 1)
         if job.get("mixed"):
-            mixed_pools.measure(encoder, STATE["mixed"], SCRATCH / "build" / job["mixed"])
+            mixed_pools.measure(encoder, STATE["mixed"], SCRATCH / "making" / job["mixed"])
+            put(SCRATCH / "making" / job["mixed"])
     except Exception:
         log["failed"] = traceback.format_exc()
     finally:
@@ -157,11 +159,19 @@ def judge(encoder: evaluation.Encoder, given: dict[str, Any], place: str, cache:
             sums = sums.merge(PRINTED, on=["setting", "measure"])
             if parse_rival(run["rival"]).merge:
                 sums = sums[sums["setting"] == SETTINGS[-1]]
-        target = SCRATCH / "build" / place / folder
-        target.mkdir(parents=True, exist_ok=True)
-        sums.to_parquet(target / "group_sums.parquet", index=False, compression="brotli")
-        shutil.copy(out / "metrics.json", target)
+        made = SCRATCH / "making" / place / folder
+        made.mkdir(parents=True)
+        sums.to_parquet(made / "group_sums.parquet", index=False, compression="brotli")
+        shutil.copy(out / "metrics.json", made)
+        put(made)
     shutil.rmtree(scratch)
+
+
+def put(made: Path) -> None:
+    """Move a finished folder from SCRATCH/making to its place under SCRATCH/build, where `pack` may take it at any moment."""
+    target = SCRATCH / "build" / made.relative_to(SCRATCH / "making")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made.rename(target)
 
 
 def pack(out: Path, taken: set[Path], *, last: bool) -> None:

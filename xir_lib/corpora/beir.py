@@ -105,9 +105,9 @@ def _read(
 
 
 def _passage(name: str, record: Mapping[str, Any], where: str) -> list[Any]:
-    title = _text(record, "title", where) if record.get("title") else None  # BEIR writes "" where there is none
-    text = _needed(record, "text", where)
-    return [name, _needed(record, "lang", where), f"{title} {text}" if title else text]
+    parts = [_text(record, part, where) for part in ("title", "text") if str(record.get(part) or "").strip()]
+    text = " ".join(part for part in parts if part) or _needed(record, "text", where)  # BEIR writes "" where there is none
+    return [name, _needed(record, "lang", where), text]
 
 
 def _query(name: str, record: Mapping[str, Any], where: str) -> list[Any]:

@@ -11,7 +11,7 @@ was put there by someone else, which `verify` tells. Sources of sums:
 - Belebele and MIRACL Yoruba: files of the Hub's data sets facebook/belebele, miracl/miracl and miracl/miracl-corpus at the
   revisions named below, with the sums of the copies that this project was made with.
 - MIRACL's other 17 languages, and the pools of hard negatives (mteb/MIRACLRetrievalHardNegatives, named as other projects
-  name its files and revision): no sum of theirs is on record here, so the Hub is asked for it before the download: the
+  name its files and revision): no sum of theirs is on record here, so the Hub, or the mirror in its place, is asked for it: the
   SHA-256 of a large file, the git blob's SHA-1 of a small one. A revision is the hash of a commit, so both are fixed. The
   SHA-256 of what arrived is kept in `checksums.sha256` beside the files.
 
@@ -297,8 +297,12 @@ def get(name: str, *, base_url: str | None = None, progress: bool = True, timeou
     """
     data = _dataset(name)
     folder = data.folder
+    if not timeout > 0:
+        raise InputError(f"timeout must be above 0 seconds, got {timeout:g}")
     if not verify(name):
         return folder
+    if base_url and (unpinned := [file.path for file in data.files if not file.sha256]):
+        log.warning("%s: no sum of %s is on record here; what the mirror tells is believed", name, ", ".join(unpinned))
     try:
         with _alone(folder):
             for file in data.files:
@@ -444,8 +448,8 @@ def _recorded(folder: Path) -> dict[str, str]:
     path = folder / RECORD
     if not os.path.isfile(path):  # noqa: PTH113 (see _problem)
         return {}
-    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
-    return {name: found for found, name in lines}
+    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return {found[1]: found[0] for found in lines if len(found) == 2}  # a file without its sum is fetched again
 
 
 def _record(folder: Path, path: str) -> None:

@@ -39,7 +39,7 @@ Records = Iterator[tuple[int, Mapping[str, Any]]]
 READ = ".jsonl, .jsonl.gz, .parquet, .tsv, .tsv.gz, .arrow (a saved PairTable) and BEIR folders"
 _SCHEMA = PAIR_SCHEMA.append(NEGATIVES)
 _BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv")
-_WIDE = re.compile(r"(query|question|passage|text)[-_](?!id$)[a-z]{2,3}([-_]\w+)?")  # `query_id` is an id, not Indonesian
+_WIDE = re.compile(r"(query|question|passage|text)[-_](?!id$)([a-z]{2,3})([-_]\w+)?")  # `query_id` is an id, not Indonesian
 _BLOCK = 1 << 14  # records that are Python objects at a time
 
 
@@ -132,7 +132,7 @@ def from_dataset(
 def _table(records: Records, where: str, lang: str | None = None, extra: Iterable[str] = ()) -> PairTable:
     """Check and collect the records; `where` and a record's number are its place."""
     known = frozenset(_SCHEMA.names)
-    unknown: set[str] = set()
+    unknown = set(extra)
     blocks: list[pa.RecordBatch] = []
     numbers: list[pa.Array] = []
     rows: list[list[Any]] = []
@@ -146,10 +146,11 @@ def _table(records: Records, where: str, lang: str | None = None, extra: Iterabl
         rows.clear()
         places.clear()
 
-    _note_unknown(extra, unknown, where, 0)
     for number, record in records:
-        if not known.issuperset(record) and (new := record.keys() - known - unknown):
-            _note_unknown(new, unknown, where, number)
+        new = record.keys() - known - unknown if not known.issuperset(record) else set()
+        if new or (unknown and not places and not blocks):
+            unknown |= new
+            _refuse_wide(unknown, record, f"{where} {number}")
         rows.append(_row(record, lang, f"{where} {number}"))
         places.append(number)
         if len(rows) == _BLOCK:
@@ -212,12 +213,15 @@ def _text(record: Mapping[str, Any], column: str, where: str) -> str | None:
     return value
 
 
-def _note_unknown(columns: Iterable[str], unknown: set[str], where: str, number: int) -> None:
-    """Add the columns to `unknown`, and refuse one that tells of the wide format."""
-    unknown.update(columns)
-    if wide := sorted(column for column in columns if _WIDE.fullmatch(column)):
+def _refuse_wide(columns: Iterable[str], record: Mapping[str, Any], where: str) -> None:
+    """Refuse columns that tell of the wide format: several of one stem with a language, or one in the place of what is read."""
+    from babel import Locale
+
+    languages = Locale("en").languages
+    wide = {column: found[1] for column in sorted(columns) if (found := _WIDE.fullmatch(column)) and found[2] in languages}
+    if wide and (len({*wide.values()}) < len(wide) or not {"query", "passage"} <= record.keys()):
         raise InputError(
-            f"{where} {number}: column {wide[0]} holds one language; write a record for each, as in "
+            f"{where}: column {next(iter(wide))} holds one language; write a record for each, as in "
             '{"pair_id": "17", "lang": "de", "query": "...", "passage": "..."}'
         )
 
@@ -326,9 +330,13 @@ def _beir(folder: Path, lang: str | None) -> Records:
     corpus, queries, qrels = (folder / name for name in _BEIR)
     best = _best_judged(qrels)
     texts: dict[str, tuple[str, str]] = {}  # query id: text, language
+    line_of: dict[str, int] = {}
     for number, record in _jsonl(queries):
         where = f"{queries} line {number}"
         if (query_id := _beir_id(record, where)) in best:
+            if query_id in line_of:
+                raise InputError(f"{where}: _id {query_id!r} again, as in line {line_of[query_id]}; ids must be unique")
+            line_of[query_id] = number
             text = _text(record, "text", where)
             if text is None:
                 raise InputError(f"{where}: no text; a query has _id and text")
@@ -362,7 +370,7 @@ def _beir(folder: Path, lang: str | None) -> Records:
 def _best_judged(qrels: Path) -> dict[str, str]:
     """Return the best judged passage id of every query; the other relevant ones are counted in a warning."""
     best: dict[str, tuple[int, str]] = {}
-    relevant = 0
+    line_of: dict[tuple[str, str], int] = {}
     for place, (number, line) in enumerate(_lines(qrels)):
         fields = line.split("\t")
         score = int(fields[2]) if len(fields) == 3 and re.fullmatch(r"-?\d+", fields[2]) else None
@@ -371,14 +379,17 @@ def _best_judged(qrels: Path) -> dict[str, str]:
                 f"{qrels} line {number}: {line!r:.60}; a header, then query-id, corpus-id and a whole score with tabs between"
             )
         if score is not None and score > 0:
-            relevant += 1
             query_id, passage_id, _ = fields
+            if (first := line_of.setdefault((query_id, passage_id), number)) != number:
+                raise InputError(
+                    f"{qrels} line {number}: {query_id} and {passage_id} again, as in line {first}; judge them once"
+                )
             if query_id not in best or score > best[query_id][0]:
                 best[query_id] = score, passage_id
     if not best:
         raise InputError(f"{qrels} judges no passage relevant; a score above 0 does")
-    if relevant > len(best):
-        log.warning("%s: %d relevant passages beside the best of a query are left out", qrels, relevant - len(best))
+    if len(line_of) > len(best):
+        log.warning("%s: %d relevant passages beside the best of a query are left out", qrels, len(line_of) - len(best))
     return {query_id: passage_id for query_id, (_, passage_id) in best.items()}
 
 

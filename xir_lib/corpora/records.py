@@ -52,6 +52,7 @@ class PairTable:
     def __post_init__(self) -> None:
         optional = [field for field in (NEGATIVES, DATASET) if field.name in self.table.column_names]
         _check_schema(self.table, pa.schema([*PAIR_SCHEMA, *optional]), "pair table")
+        _refuse_nulls(self.table, ["pair_id", "lang", "group"], "pair table")
         _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table", self.id_codes)
         for column in ("query", "passage"):
             _refuse_empty(self.table, column, "pair_id", "pair table")
