@@ -53,6 +53,12 @@ def ranged(row: Mapping[Any, Any]) -> dict[str, str]:
     return {"value": value, "interval": f"{value} [{low}, {high}]"}
 
 
+def moved_by_steps(name: str, setting: str, fix: str = "none") -> list[float]:
+    """Return what 600 steps change in a strategy's mAP against 150, on MLQA-R and XQuAD-R."""
+    level = levels("more_steps")
+    return [level[task, f"{name}-600", fix, setting] - level[task, name, fix, setting] for task in ("mlqa-r", "xquad-r-test")]
+
+
 def second_rounding() -> str:
     told = json.loads((FIGURES / "miracl-yo" / "rounding.json").read_text(encoding="utf-8"))
     plain, again = told["systems"]
@@ -276,7 +282,22 @@ def expected() -> list[str]:
     }
     across = tables.primary_family(results("ragged")).query("b == 'x-y' and setting == 'cross-lingual'")
     assert set(across["verdict"]) == {"equivalent"}
+    longer = results("more_steps")
+    chosen_steps = {fix: factors.grid(longer, fix).query("chosen") for fix in ("none", FIX)}
+    assert all(set(choice["steps"]) == {600} for choice in chosen_steps.values())
+    by_steps = {(name, setting): moved_by_steps(name, setting) for name in names for setting in metrics.SETTINGS}
+    others = max(value for name in ("x-y", "hybrid-0.5") for value in by_steps[name, "multilingual"])
+    apart_from_pool = max(abs(v) for (_, setting), both in by_steps.items() if setting != "multilingual" for v in both)
+    with_fixes = max(abs(value) for name in names for value in moved_by_steps(name, "multilingual", FIX))
+    leads_now = factors.factors({"600": (longer, "-600")}).query("setting == 'multilingual' and `free fix` == 'none'")
+    leads_now = {(row["task"], row["b"]): ranged(row) for row in leads_now.to_dict("records")}
+    assert all(leads_now[task, "x-y"]["value"].startswith("-") for task in ("mlqa-r", "xquad-r-test"))  # the same order
     return [
+        f"`x-x-mono` gains by them in the pool of all, {' and '.join(map(short, by_steps['x-x-mono', 'multilingual']))}, "
+        f"the others {short(others)} at most: the hybrid's lead over it falls to {leads_now['mlqa-r', 'x-x-mono']['interval']} "
+        f"on MLQA-R and {leads_now['xquad-r-test', 'x-x-mono']['interval']} on XQuAD-R.",
+        f"across languages no strategy moves by more than {short(apart_from_pool)}, and with both free fixes none by more than "
+        f"{short(with_fixes)}.",
         f"within a language, by {ragged['xquad-r', 'x-y', 'monolingual']['interval']} on XQuAD-R and "
         f"{ragged['mlqa-r', 'x-y', 'monolingual']['interval']} on MLQA-R, level across languages, "
         f"{ragged['xquad-r', 'x-y', 'multilingual']['value'].removeprefix('-')} and "
@@ -444,6 +465,43 @@ def test_what_the_pages_say_of_made_up_text_is_what_their_tables_hold() -> None:
     verbatim = told["mlqa-r"]["inside_passage"]
     assert f"{shares[0]} % of XQuAD-R's and {shares[1]} % of MLQA-R's questions" in page
     assert f"and {verbatim} of MLQA-R's a relevant passage verbatim" in page
+
+
+def test_what_the_page_says_of_more_steps_is_what_its_tables_hold() -> None:
+    page = " ".join((FIGURES / "when_hybrid" / "README.md").read_text(encoding="utf-8").split())
+    longer = results("more_steps")
+    table = factors.factors({"150": (longer, ""), "600": (longer, "-600")})
+    above = table[(table["profile"] == "600") & (table["verdict"] == "a better")].groupby(["task", "setting", "free fix"])
+    assert above.size().max() == 1  # never above both
+    keys = ["task", "b", "free fix", "setting"]
+    then, now = (part.set_index(keys)["difference"] for _, part in table.groupby("profile"))
+    pool = {task: (short(then[task, "x-x-mono", "none", "multilingual"]), short(now[task, "x-x-mono", "none", "multilingual"]))
+            for task in ("mlqa-r", "xquad-r-test")}  # fmt: skip
+    behind = [short(-at[task, "x-y", "none", "multilingual"]) for at in (now, then) for task in pool]
+    assert "it is behind `x-y` by {} and {}, after 150 steps by {} and {}.".format(*behind) in page
+    first, second = pool.values()
+    assert f"falls there from {first[0]} to {first[1]} on MLQA-R and from {second[0]} to {second[1]} on XQuAD-R." in page
+    most = " and ".join(map(short, moved_by_steps("x-x-mono", "multilingual")))
+    others = short(max(max(moved_by_steps(name, "multilingual")) for name in ("x-y", "hybrid-0.5")))
+    told = f"{most} in the pool of all, the hybrid and `x-y` {others}"
+    assert f"gains most by the further steps, {told} at most." in page
+    change = (now - then).abs().reset_index()
+    elsewhere = change[(change["setting"] != "multilingual") | (change["free fix"] != "none")]["difference"]
+    assert elsewhere.max() < 0.01 < change["difference"].max()
+    better = []
+    for fix in ("none", FIX):
+        mean = factors.grid(longer, fix).pivot(index="strategy", columns="steps", values="mean")
+        better += (mean[600] - mean[150]).tolist()
+    assert min(better) > 0 and f"by {short(min(better))} to {short(max(better))} of the mean of the three settings" in page
+    loss = {(run["settings"]["strategy"], run["settings"]["steps"]): run["held_out_loss"]["after"] for run in longer.runs}
+    assert all(loss[name, 600][kind] > loss[name, 150][kind] for name, _ in loss for kind in ("x-x-mono", "x-y"))
+    ranked = factors.grid(longer).pivot(index="strategy", columns="steps", values="multilingual")
+    assert (ranked[600] > ranked[150]).all()
+    level = levels("more_steps").xs("none", level="rival").xs("monolingual", level="setting")
+    for task in pool:
+        for suffix in ("", "-600"):
+            trained = [level[task, f"{name}{suffix}"] for name in ("x-x-mono", "x-y", "hybrid-0.5")]
+            assert sum(trained) / 3 > level[task, "none"]
 
 
 def test_what_the_page_says_of_few_ids_is_what_its_tables_hold() -> None:

@@ -39,6 +39,7 @@ from xir_lib.tables import (
 from xir_lib.train_settings import parse_strategy
 
 LADDER, CONTROLS, CELLS, GRID = "alpha", "controls", "two_by_two", "grid"  # the profiles of the functions so called
+STEPS = "more_steps"  # a second grid, of the number of steps
 FEW, ONE, MORE = "few_ids", "one_at_a_time", "one_at_a_time_more"  # of `being_parallel`; of most of `FACTORS`
 AGAIN = ("parallel", "replica")  # the same runs, on a CPU and on a GPU
 ADDED = ("mlqa_atlas", "matched")  # with and without made-up text beside the real one
@@ -52,6 +53,7 @@ FACTORS = {  # what was changed: the profile, and what its variants' names end i
     "6 of 11 languages": (MORE, "-l6"),
     "batches of 16": (ONE, "-b16"),
     "batches of 100": (MORE, "-b100"),
+    "600 steps": (STEPS, "-600"),
     "temperature .05": (GRID, "-t.05"),
     "temperature .01": (GRID, "-t.01"),
 }

@@ -358,7 +358,9 @@ def designs_block(folder: Path) -> str:
     lines += [*_markdown(factors.near_questions([near, without])), "", provenance(without), ""]
     settings = load_results(folder.parent / factors.GRID / "results")
     lines += ["## Learning rate and temperature", "", "![The hybrid minus the pure strategies, by cell](06_grid.png)", ""]
-    lines += [*_chosen(settings, pd.read_csv(folder / "06_grid.csv")), ""]
+    lines += [*_chosen(settings, pd.read_csv(folder / "06_grid.csv")), "", "## Number of steps", ""]
+    settings = load_results(folder.parent / factors.STEPS / "results")
+    lines += [*_chosen(settings, factors.grid_effects(settings)), ""]
     both = factors.across(ladder, chosen_cells)
     far = both["difference"].abs().max()
     lines += [
