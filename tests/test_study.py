@@ -485,6 +485,8 @@ def test_data_are_disjoint_if_what_is_near_cannot_move_the_mean_by_the_margin() 
     nothing = {"queries": 1000, "compared": 0, "touched": 0, "inside_passage": 0}
     foreign = claims.ledger(made_up(PAPER_LIKE)._replace(overlap={"atlas-qa": nothing})).query("claim == '5'").iloc[0]
     assert (foreign["verdict"], foreign["tested"]) == (claims.OPEN, "no language in common: nothing to compare")
+    chooses = claims.ledger(made_up(PAPER_LIKE)._replace(overlap={"held-out": nothing, "atlas-qa": nothing}))
+    assert chooses[chooses["claim"] == "5"]["task"].tolist() == ["atlas-qa"]  # held-out pairs judge nothing
     unknown = claims.ledger(made_up(PAPER_LIKE)).query("claim == '5'")
     assert unknown["verdict"].tolist() == [claims.OPEN]
 
