@@ -127,6 +127,8 @@ def test_a_second_stage_is_of_the_weights_that_the_first_one_left(encoder: str, 
     base, out, settings = tmp_path / "base", tmp_path / "model", TrainSettings(**SETTINGS | {"steps": 2})
     shutil.copytree(encoder, base)
     first = train(str(base), toy_pairs(), settings, out)
+    for inside in (base / ".other.checkpoint", base / "other"):  # a checkpoint and a model that lie in its folder
+        shutil.copytree(out, inside)
     assert train(str(base), toy_pairs(), settings, out) == first
     shutil.rmtree(base)
     train(encoder, toy_pairs(), settings, base)  # made anew, with other weights

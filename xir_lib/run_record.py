@@ -45,12 +45,19 @@ def table_digest(pairs: PairTable) -> str:
 
 
 def weights_digest(folder: Path) -> str | None:
-    """Return the sha256 of an encoder's weights, its safetensors files; None for a name that is no folder."""
+    """Return the sha256 of an encoder's weights, its safetensors files; None for a name that is no folder.
+
+    Hidden folders (checkpoints) and models that lie inside the folder are not its own.
+    """
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(path.relative_to(folder).as_posix().encode())
+        name = path.relative_to(folder)
+        inside = [folder / parent for parent in name.parents][:-1]
+        if any(one.name.startswith(".") or (one / "modules.json").exists() for one in inside):
+            continue
+        digest.update(name.as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
