@@ -47,7 +47,6 @@ def test_only_finished_folders_are_packed(tmp_path: Path, monkeypatch: pytest.Mo
         (made / "metrics.json").write_text(place)
         if not place.endswith("centring"):
             lease.put(made)
-    (tmp_path / "build").mkdir(exist_ok=True)
     lease.pack(tmp_path, set(), last=True)
     with tarfile.open(tmp_path / "part-0.tar.xz") as archive:
         assert archive.getnames() == ["a/evaluations/none/mlqa-r/metrics.json"]

@@ -25,9 +25,9 @@ def table(*changes: dict[str, str | None]) -> pa.Table:
         (table({"query": "  "}), "empty query for pair_id 'a'"),
         (table({"passage": ""}), "empty passage for pair_id 'a'"),
         (table({"query": None, "passage": None, "passage_id": None}), "neither query nor passage in 'en'"),
-        (table({"lang": None}), "lang"),
-        (table({"pair_id": None}), "pair_id"),
-        (table({"group": None}), "group"),
+        (table({"lang": None}), "row 0 has no lang; drop the row"),
+        (table({"pair_id": None}), "row 0 has no pair_id; drop the row"),
+        (table({"group": None}), "row 0 has no group; drop the row"),
         (table({}).drop_columns("group"), "expected pair_id string, lang string"),
     ],
 )

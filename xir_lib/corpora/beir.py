@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from xir_lib.corpora.pairs import _jsonl, _lines, _text  # how every file of a user's is read, with its line numbers
+from xir_lib.corpora.pairs import _jsonl, _lines, _text, _title_and_text  # how a user's files are read, with their line numbers
 from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
 from xir_lib.errors import InputError
 
@@ -105,9 +105,7 @@ def _read(
 
 
 def _passage(name: str, record: Mapping[str, Any], where: str) -> list[Any]:
-    parts = [_text(record, part, where) for part in ("title", "text") if str(record.get(part) or "").strip()]
-    text = " ".join(part for part in parts if part) or _needed(record, "text", where)  # BEIR writes "" where there is none
-    return [name, _needed(record, "lang", where), text]
+    return [name, _needed(record, "lang", where), _title_and_text(record, where) or _needed(record, "text", where)]
 
 
 def _query(name: str, record: Mapping[str, Any], where: str) -> list[Any]:

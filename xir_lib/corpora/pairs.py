@@ -351,8 +351,7 @@ def _beir(folder: Path, lang: str | None) -> Records:
         where = f"{corpus} line {number}"
         passage_id = _beir_id(record, where)
         for query_id in asked.get(passage_id, ()):
-            parts = [_text(record, part, where) for part in ("title", "text") if str(record.get(part) or "").strip()]
-            passage = {"passage_id": passage_id, "passage": " ".join(part for part in parts if part)}
+            passage = {"passage_id": passage_id, "passage": _title_and_text(record, where)}
             query, query_lang = texts[query_id]
             doc_lang = _beir_lang(record, lang, where)
             if query_lang == doc_lang:
@@ -365,6 +364,12 @@ def _beir(folder: Path, lang: str | None) -> Records:
         raise InputError(
             f"{corpus} lacks passage {next(iter(lacking))!r}, which {qrels} judges; take them from the same data set"
         )
+
+
+def _title_and_text(record: Mapping[str, Any], where: str) -> str:
+    """Return what a BEIR document has of title and text, joined by a space; empty if neither is more than white space."""
+    parts = [_text(record, part, where) for part in ("title", "text") if str(record.get(part) or "").strip()]
+    return " ".join(part for part in parts if part)
 
 
 def _best_judged(qrels: Path) -> dict[str, str]:
