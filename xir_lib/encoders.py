@@ -19,6 +19,7 @@ import numpy as np
 
 from xir_lib.bundled import bundled_folder
 from xir_lib.errors import InputError
+from xir_lib.open_checks import check_opened, one_line, watched_loading
 from xir_lib.paths import atomic_path, offline
 from xir_lib.tokens import Tokens, padded, tokenise
 
@@ -40,8 +41,9 @@ def open_encoder(
     """Open `bundled:multilingual-e5-small`, a model folder or a hub id, on the GPU if there is one.
 
     `vocab_texts` (raw, the prompts are added here) trims the vocabulary to them; `max_seq_length` may only lower the
-    encoder's own limit. The transformer's weights come from safetensors files alone and no code from the hub is run;
-    `XIR_OFFLINE=1` restricts a hub id to what is cached. Raises `InputError` if nothing can be opened under that name.
+    encoder's own limit. All weights come from safetensors files alone and no code from the hub is run;
+    `XIR_OFFLINE=1` restricts a hub id to what is cached. Raises `InputError` if nothing can be opened under that name,
+    and for an encoder that would be partly random or cannot encode (`open_checks`).
     """
     folder = bundled_folder(name.removeprefix("bundled:")) if name.startswith("bundled:") else Path(name).expanduser()
     if not folder.is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
@@ -52,17 +54,18 @@ def open_encoder(
 
     local = folder.is_dir()
     try:
-        model = SentenceTransformer(
-            str(folder) if local else name,
-            local_files_only=local or offline(),
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
-        )
+        with watched_loading() as reports:
+            model = SentenceTransformer(
+                str(folder) if local else name,
+                local_files_only=local or offline(),
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
     except Exception as error:  # the hub's client, the loaders and the file formats each raise their own kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "XIR_OFFLINE is set; " if offline() and not local else ""
-        raise InputError(f"cannot open encoder {name!r}: {hint}{reason}") from error
-    _drop_unread_pooler(model)
+        raise InputError(f"cannot open encoder {name!r}: {hint}{one_line(error)}") from error
+    _drop_unread_poolers(model)
+    check_opened(name, model, reports)
     query, passage = prompts_of(model, name)
     model.prompts |= {"query": query, "passage": passage, "document": passage}
     if max_seq_length is not None:
@@ -343,12 +346,16 @@ def _transformer(model: "SentenceTransformer") -> Any:
     return transformer
 
 
-def _drop_unread_pooler(model: "SentenceTransformer") -> None:
+def _drop_unread_poolers(model: "SentenceTransformer") -> None:
     """Remove BERT's pooler where token vectors are read: often random, and without gradients it stalls DDP."""
-    transformer: Any = model.transformers_model
-    reads = getattr(model[0], "modality_config", {}).get("text", {}).get("method_output_name")
-    if reads == "last_hidden_state" and getattr(transformer, "pooler", None) is not None:
-        transformer.pooler = None
+    from sentence_transformers.base.modules import Transformer
+
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            transformer: Any = module.model
+            reads = module.modality_config.get("text", {}).get("method_output_name")
+            if reads == "last_hidden_state" and getattr(transformer, "pooler", None) is not None:
+                transformer.pooler = None
 
 
 def _set_tokenizer(tokenizer: Any, state: str) -> None:
