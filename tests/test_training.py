@@ -107,9 +107,7 @@ def test_same_seed_same_weights_and_other_strategy_other_weights(encoder: str, t
     assert equal == {"b": True, "c": False, "d": False}
 
 
-def test_a_finished_run_is_kept_and_another_one_refused(
-    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, settings = tmp_path / "model", TrainSettings(**SETTINGS | {"steps": 2})
     train(encoder, toy_pairs(), settings, out)
     stamp = (out / "run.json").stat().st_mtime_ns
@@ -132,9 +130,7 @@ def test_a_finished_run_is_kept_and_another_one_refused(
 
 
 @pytest.mark.parametrize("content", ['{"encoder": "mine"}', "[]", "mine"])
-def test_a_folder_with_a_run_json_of_something_else_is_not_overwritten(
-    content: str, encoder: str, tmp_path: Path
-) -> None:
+def test_a_folder_with_a_run_json_of_something_else_is_not_overwritten(content: str, encoder: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=r"run\.json is no record of a run of xir; choose another folder$"):
         train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"steps": 1}), tmp_path, overwrite=True)
