@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from toy import toy_pairs, toy_task
 
 from xir_lib import graph, study
 from xir_lib.errors import InputError
-from xir_lib.paths import REPO
+from xir_lib.paths import REPO, named
 from xir_lib.study import load_study, prepare
 
 DEMO = yaml.safe_load((REPO / "params" / "demo.yaml").read_text())
@@ -242,6 +243,34 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_folder_whole(tmp_path: P
         assert tree(target) == new and not aside.exists()
     assert number > 20  # the old folder alone has eleven names to remove
     assert tree(target) == new
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_rename_that_fails_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, calls, rename = publish_model(tmp_path), count(1), Path.rename
+    before = tree(target.parent)
+
+    def failing(path: Path, onto: Path) -> Path:
+        if next(calls) == number:
+            raise OSError("no space")
+        return rename(path, onto)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no space"):
+        publish_corpus(target)
+    assert tree(target.parent) == before
+
+
+def test_folders_that_hide_their_name_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy" / "inside").mkdir(parents=True)
+    toy_task().save(tmp_path / "saved")
+    for file in (tmp_path / "saved").iterdir():
+        file.rename(tmp_path / "toy" / file.name)
+    for folder, name in (("toy", "."), ("toy/inside", "..")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert study.load_task(name).name == "toy"  # a folder of shards is called after it
+    with pytest.raises(InputError, match="/ names no folder of its own; give the folder's name"):
+        named("/")
 
 
 def test_what_a_kill_set_aside_is_published_again(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,15 @@ def require(path: Path, remedy: str) -> Path:
     return path
 
 
+def named(path: str | Path) -> Path:
+    """Return a folder's path with its name at the end, which `.` and `..` hide; `/` has none and is refused."""
+    path = Path(path)
+    path = path.resolve() if path.name in ("", "..") else path
+    if not path.name:
+        raise InputError(f"{path} names no folder of its own; give the folder's name")
+    return path
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary neighbour of `path` and rename it onto `path` if the block succeeds.
@@ -66,9 +75,7 @@ def replace_folder(path: str | Path, owned: Callable[[Path], bool]) -> Iterator[
     one line before the block and, since that may take hours, once more after it; then and on any
     other error `path` is left as it was. One process at a time replaces a folder.
     """
-    path = Path(path)
-    if path.name in ("", ".."):
-        raise InputError(f"{path} names no folder of its own; give the folder's name")
+    path = named(path)
     put_back(path, owned)
     refuse_foreign(path, owned)
     with _beside(path) as temporary:

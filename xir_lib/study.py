@@ -29,7 +29,7 @@ from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_task
 from xir_lib.metrics import CELL, SETTINGS
 from xir_lib.overlap import near_ids, overlap
-from xir_lib.paths import is_build, refuse_foreign, replace_folder, require
+from xir_lib.paths import is_build, named, refuse_foreign, replace_folder, require
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
@@ -344,7 +344,8 @@ def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
             raise InputError(f"languages cannot be chosen for a saved task, {name}; save it with fewer")
         from xir_lib.corpora import beir
 
-        return beir.load_task(Path(name)) if beir.is_beir(Path(name)) else RetrievalTask.load(Path(name))
+        folder = named(name)  # it becomes the task's
+        return beir.load_task(folder) if beir.is_beir(folder) else RetrievalTask.load(folder)
     raise InputError(f"unknown task {name!r}; use {', '.join(TASKS)}, the folder of a saved task or a BEIR folder")
 
 

@@ -30,7 +30,7 @@ from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_loss, held_out_ranking
 from xir_lib.mixture import MixtureBatchSampler
-from xir_lib.paths import put_back, replace_folder
+from xir_lib.paths import named, put_back, replace_folder
 from xir_lib.run_record import difference, environment, is_run, read_run, table_digest, weights_digest, write_json
 from xir_lib.samplers import StrategyBatchSampler
 from xir_lib.train_settings import TrainSettings, batches_of, trained_on
@@ -69,7 +69,7 @@ def train(
     Parameters are trained in float32 (a bfloat16 encoder is widened, which loses nothing); an encoder of mixed types is
     refused. All refusals are `InputError`s of one line.
     """
-    out = Path(out)
+    out = named(out)
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; name a folder for the model")
