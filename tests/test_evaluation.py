@@ -428,6 +428,7 @@ def test_several_rivals_and_fits_in_one_command(
     for stale in ("lir-7", "centring-cross-fit", "mlqa-r", "none"):  # two results of rivals, two that are something else
         (out / stale).mkdir(parents=True)
         (out / stale / "metrics.json").write_text("{}")
+    (out / "lir-7" / "thesis.txt").touch()  # of somebody
     common = ["evaluate", "--model", encoder.name, "--task", tmp_path / "toy", "--cache", encoder.cache, "--out", out]
     rivals = ["--rival", "centring", "--rival", "bm25", "--rival", "lir-1+z-score", "--rival", "none"]
     fits = ["--fit", "corpus", "--fit", "foreign", "--fit-on", tmp_path / "other"]
@@ -436,14 +437,15 @@ def test_several_rivals_and_fits_in_one_command(
     results = json.loads(captured.out)
     folders = ["", "centring-corpus", "centring", "bm25", "lir-1+z-score-corpus", "lir-1+z-score"]
     assert [json.loads((out / folder / "metrics.json").read_text()) for folder in folders] == results
-    assert {path.name for path in out.iterdir() if path.is_dir()} == {*folders[1:], "mlqa-r", "none"}
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {*folders[1:], "lir-7", "mlqa-r", "none"}
+    assert [path.name for path in (out / "lir-7").iterdir()] == ["thesis.txt"]
     curve = pd.read_csv(out / "fit_curve.csv")
     assert set(curve["texts"]) == {0, 3, 9} and set(curve["rival"]) == {"centring"}
     assert xir(monkeypatch, *common, "--rival", "lir-1", "--fit", "cross-fit") == 0
     printed = capsys.readouterr().out
     assert "rival lir-1-cross-fit" in printed
     assert "R@100 is 1 whatever the ranking in pools of no more passages: xx (20), yy (20), zz (20)" in printed
-    assert {path.name for path in out.iterdir() if path.is_dir()} == {"lir-1-cross-fit", "mlqa-r", "none"}
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"lir-1-cross-fit", "lir-7", "mlqa-r", "none"}
     assert not (out / "fit_curve.csv").exists()
     for wrong, message in (
         (["--rival", "z-score", "--fit-curve", 5], "--fit-curve is for the rivals centring and lir-R"),

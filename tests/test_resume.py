@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs
 
-from xir_lib.checkpoints import open_checkpoints
+from xir_lib.checkpoints import open_checkpoints, remove_checkpoints
 from xir_lib.errors import InputError
 from xir_lib.train_settings import EarlyStopping, TrainSettings
 from xir_lib.training import train
@@ -233,3 +233,6 @@ def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
     (folder / "thesis.txt").write_text("")
     with pytest.raises(InputError, match="is in the way and holds no run of xir"):
         open_checkpoints(folder, identity, every=None, overwrite=True)
+    (folder / "chapters").mkdir()
+    remove_checkpoints(folder)  # as for a model that is finished
+    assert {path.name for path in folder.iterdir()} == {"thesis.txt", "chapters"}

@@ -107,7 +107,7 @@ def test_same_seed_same_weights_and_other_strategy_other_weights(encoder: str, t
     assert equal == {"b": True, "c": False, "d": False}
 
 
-def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: Path) -> None:
+def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, settings = tmp_path / "model", TrainSettings(**SETTINGS | {"steps": 2})
     train(encoder, toy_pairs(), settings, out)
     stamp = (out / "run.json").stat().st_mtime_ns
@@ -120,7 +120,21 @@ def test_a_finished_run_is_kept_and_another_one_refused(encoder: str, tmp_path: 
     other = settings.model_copy(update={"seed": 9})
     with pytest.raises(InputError, match="holds another run"):
         train(encoder, toy_pairs(), other, out)
+    with monkeypatch.context() as patch:  # the new one fails: the old one is there
+        patch.setattr("xir_lib.training._fit", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(encoder, toy_pairs(), other, out, overwrite=True)
+    assert train(encoder, toy_pairs(), settings, out) == older
     assert train(encoder, toy_pairs(), other, out, overwrite=True)["settings"]["seed"] == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "model"]
+
+
+@pytest.mark.parametrize("content", ['{"encoder": "mine"}', "[]", "mine"])
+def test_a_folder_with_a_run_json_of_something_else_is_not_overwritten(content: str, encoder: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json is no record of a run of xir; choose another folder$"):
+        train(encoder, toy_pairs(), TrainSettings(**SETTINGS | {"steps": 1}), tmp_path, overwrite=True)
+    assert (tmp_path / "run.json").read_text() == content
 
 
 def test_a_second_stage_is_of_the_weights_that_the_first_one_left(encoder: str, tmp_path: Path) -> None:
@@ -321,7 +335,7 @@ def test_a_learning_rate_that_is_no_number_is_named_in_one_line(value: float) ->
 
 
 def test_what_kills_left_of_this_model_is_removed_and_nothing_else(encoder: str, tmp_path: Path) -> None:
-    ours = [".m.0123abcd.tmp", "..m.0123abcd.tmp.89abcdef.tmp", "..m.checkpoint.0123abcd.tmp"]
+    ours = ["..m.xir-aside.0123abcd.tmp", ".m.0123abcd.tmp", "..m.0123abcd.tmp.89abcdef.tmp", "..m.checkpoint.0123abcd.tmp"]
     others = [".m.b.0123abcd.tmp", ".mm.0123abcd.tmp", "m.tmp"]
     for name in ours + others:
         (tmp_path / name).mkdir()

@@ -70,8 +70,10 @@ def open_checkpoints(folder: Path, identity: dict[str, Any], *, every: Every, ov
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove a checkpoint folder if it is there, its `run.json` last, so that a kill leaves one that still says whose it is."""
-    if folder.is_dir():
+    """Remove a checkpoint folder if it is there and ours, by its `run.json`, which goes last."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # of a removal that was killed
+    elif (folder / "run.json").is_file():
         for path in folder.glob("*/"):
             shutil.rmtree(path)
         shutil.rmtree(folder)

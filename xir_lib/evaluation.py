@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TOP = 10  # first places whose languages are counted (language share)
+FILES = ("metrics.json", "rows.csv", "per_query.parquet", "group_sums.parquet", "run.trec", "qrels.trec")
 DRAWS = 5  # samples of the same size in a curve
 COUNTED, LONG_WORD = 500, 15  # passages per language whose words are counted; characters of a mean word
 CACHED_TEXTS = 4096  # in one file of the cache: what a killed run encodes again
@@ -378,7 +378,10 @@ def remove_stale(out: Path, keep: Collection[str]) -> None:
     for folder in [file.parent for file in Path(out).glob("*/metrics.json")]:
         name = re.sub(f"-({'|'.join(FITS[1:])})$", "", folder.name)
         if name != "none" and folder.name not in keep and is_rival(name):
-            shutil.rmtree(folder)
+            for file in FILES:  # what else somebody put there stays
+                (folder / file).unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _rank_in_shards(

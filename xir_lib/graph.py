@@ -7,15 +7,27 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from xir_lib import designs, factors, mixed_pools
 from xir_lib.corpora import miracl
 from xir_lib.errors import InputError
-from xir_lib.paths import REPO, atomic_path, data_dir, require
+from xir_lib.paths import (
+    REPO,
+    atomic_path,
+    claim_build,
+    data_dir,
+    is_build,
+    put_back,
+    refuse_foreign,
+    replace_folder,
+    require,
+)
 from xir_lib.plots import alpha_figure, designs_figure, mixed_figure, save_figure
 from xir_lib.report import (
     READERS,
@@ -73,7 +85,7 @@ def run_graph(params: Path, *, build: Path | None = None, jobs: int = 2, dry_run
         load_paragraphs(mixed_pools.FOREIGN)
     require(SNAKEFILE, "`xir study` runs inside a clone of the repository")
     build = (build or REPO / "build" / study.profile).resolve()
-    build.mkdir(parents=True, exist_ok=True)
+    claim_build(build)
     with (build / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,16 +117,18 @@ def publish(params: Path, *, build: Path | None = None) -> Path:
     study = load_study(params)
     build = build or REPO / "build" / study.profile
     require(build / "report" / "index.html", f"run `xir study --params {params}` first")
+    refuse_foreign(build, is_build)
     target, readme = REPO / "figures" / study.profile, REPO / "README.md"
     results = load_results(build / "results")
+    if (found := results.study.profile) != study.profile:
+        raise InputError(f"{build} holds the results of profile {found}; give the build folder of {study.profile}")
     blocks = {readme: (study.profile, readme_blocks(results, readme.read_text(encoding="utf-8")))}
-    with atomic_path(target) as temporary:
+    with replace_folder(target, is_published) as temporary:
         shutil.copytree(build / "figures", temporary, ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(build / "results", temporary / "results")
         (temporary / "README.md").write_text(profile_page(results), encoding="utf-8")
         for measured in target.glob("*.txt"):  # what was measured by hand, such as the cost of a run
             shutil.copy(measured, temporary)
-        shutil.rmtree(target, ignore_errors=True)
     for corpus in study.corpora:
         for kind, page_name in (("corpora", corpus), ("mixed", f"mixed-{corpus.removeprefix('miracl-')}")):
             _publish_corpus(study, build / kind, corpus, REPO / "figures" / page_name)
@@ -142,14 +156,30 @@ def _publish_corpus(study: Study, built: Path, corpus: str, target: Path) -> Non
     for run in study.runs:
         source, name = built / run / corpus, f"{study.profile}-{run}"
         if run not in ("none", "untrained") and source.is_dir():  # the encoder as it is has a folder that no profile makes
-            with atomic_path(target / name) as temporary:
+            with replace_folder(target / name, _is_published_model) as temporary:
                 shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.md", "per_query.parquet", "rows.csv", ".*"))
                 for file in [
                     *temporary.rglob("metrics.json"),
                     *temporary.rglob("mixed.json"),
                 ]:  # not the folder that was judged
                     write_json(file, json.loads(file.read_text(encoding="utf-8")) | {"model": name})
-                shutil.rmtree(target / name, ignore_errors=True)
+
+
+def is_published(folder: Path) -> bool:
+    """Say whether `publish` made a folder: its results name the profile that it is called after."""
+    return _says(folder / "results" / "study.json", "profile") == folder.name
+
+
+def _is_published_model(folder: Path) -> bool:
+    return folder.name in (_says(folder / name, "model") for name in ("metrics.json", "mixed.json"))
+
+
+def _says(file: Path, key: str) -> Any:
+    """Return what a JSON file holds under `key`, None if it is no such file."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def republish(params: Path) -> Path:
@@ -158,12 +188,13 @@ def republish(params: Path) -> Path:
     Runs the notebooks that read results (`READERS`), then `publish`.
     """
     study = load_study(params)
-    results = require(
-        REPO / "figures" / study.profile / "results", f"only a published profile has them; run `xir study --params {params}`"
-    )
-    build = REPO / "build" / f".{study.profile}.republished"
-    shutil.rmtree(build, ignore_errors=True)
-    try:
+    published = REPO / "figures" / study.profile
+    put_back(published, is_published)
+    results = require(published / "results", f"only a published profile has them; run `xir study --params {params}`")
+    (REPO / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{study.profile}.republished.", dir=REPO / "build") as scratch:
+        build = Path(scratch)
+        claim_build(build)
         shutil.copytree(results, build / "results")
         for name in READERS:
             command = [sys.executable, "-m", "papermill", "--log-level", "WARNING", "--cwd", str(REPO / "notebooks")]
@@ -174,8 +205,6 @@ def republish(params: Path) -> Path:
         (build / "report").mkdir()
         (build / "report" / "index.html").touch()
         return publish(params, build=build)
-    finally:
-        shutil.rmtree(build, ignore_errors=True)
 
 
 @cache

@@ -4,7 +4,6 @@ import base64
 import html
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -16,7 +15,7 @@ from xir_lib import claims, designs, factors, low_resource, miracl_tables, mixed
 from xir_lib.bias import RANK_DISTANCE
 from xir_lib.metrics import SETTINGS
 from xir_lib.paper_tables import CAVEAT, overview, rounded, two_rows
-from xir_lib.paths import atomic_path
+from xir_lib.paths import atomic_path, is_build, replace_folder
 from xir_lib.significance import A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR
 from xir_lib.study import Results, Study, load_results
 from xir_lib.tables import (
@@ -121,7 +120,7 @@ def write_report(study: Study, build: Path) -> Path:
     results = load_results(build / "results")
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.mathjax_url = exporter.require_js_url = ""  # the report must open without a network
-    with atomic_path(build / "report") as temporary:
+    with replace_folder(build / "report", lambda folder: is_build(folder.parent)) as temporary:
         temporary.mkdir()
         links = []
         trained = [f"02_train_strategy-{run}" for run in study.runs if run not in ("none", "untrained")]
@@ -145,7 +144,6 @@ def write_report(study: Study, build: Path) -> Path:
             links="".join(links),
         )
         (temporary / "index.html").write_text(page, encoding="utf-8")
-        shutil.rmtree(build / "report", ignore_errors=True)
     return build / "report" / "index.html"
 
 

@@ -25,7 +25,21 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "run.json"
     if not path.exists():
         raise InputError(f"{folder} has no run.json, so it is not a run of xir; remove it or choose another folder")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        run = None
+    if not isinstance(run, dict) or not {"encoder", "settings"} <= run.keys():
+        raise InputError(f"{path} is no record of a run of xir; choose another folder")
+    return run
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder holds a model that `training.train` made, by its `run.json`."""
+    try:
+        return bool(read_run(folder))
+    except InputError:
+        return False
 
 
 def write_json(path: Path, value: Any) -> None:

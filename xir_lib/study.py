@@ -23,13 +23,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xir_lib.bias import RANK_DISTANCE
 from xir_lib.corpora import belebele, lareqa, miracl, mlqa
 from xir_lib.corpora.pairs import join
-from xir_lib.corpora.records import PairTable, RetrievalTask
+from xir_lib.corpora.records import PairTable, RetrievalTask, is_saved_task
 from xir_lib.corpora.splits import pair_counts, split_by_group
 from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_task
 from xir_lib.metrics import CELL, SETTINGS
 from xir_lib.overlap import near_ids, overlap
-from xir_lib.paths import atomic_path, require
+from xir_lib.paths import is_build, named, refuse_foreign, replace_folder, require
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
@@ -60,6 +60,17 @@ TASKS = (
 )
 
 HELD_OUT = "held-out"  # in a profile: its held-out pairs as a task, to choose settings by
+
+NO_PROFILES = (  # what figures/ holds besides profiles, miracl-LANG and mixed-LANG
+    "averaged",
+    "bias_card",
+    "claims",
+    "context",
+    "fit_curve",
+    "low_resource_again",
+    "stock",
+    "when_hybrid",
+)
 
 FIT_ON = {  # other text in a task's languages, for the means of `centring` and `lir-R` where a command names none
     "xquad-r": ["mlqa-r", "atlas-qa-train"],
@@ -171,6 +182,19 @@ class Study(_Strict):
     resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
     report_seed: int = Field(0, ge=0)
 
+    @field_validator("profile")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        """Refuse a profile whose folders, which are replaced, would be somebody else's."""
+        if not re.fullmatch("[a-z0-9][a-z0-9_.-]{0,63}", value) or ".." in value:
+            raise InputError(
+                f"{value[:70]!r} cannot name a folder; use a-z, 0-9, dots (not two), dashes and underscores, "
+                "at most 64, a letter or digit first"
+            )
+        if value in NO_PROFILES or value.startswith(("miracl-", "mixed-")):
+            raise InputError(f"{value!r} is a folder of figures/ that is no profile's; give it another name")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
         for what, names in (
@@ -185,7 +209,7 @@ class Study(_Strict):
         for name, changes in self.variants.items():
             if name not in self.strategies:
                 raise InputError(f"variant {name!r} is not among the strategies {', '.join(self.strategies)}; add or remove it")
-            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) or re.search(r"-s\d+$", name):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", name) or re.search(r"-s\d+$", name):
                 raise InputError(f"variant {name!r} cannot name a folder; use a-z, 0-9, dots and dashes, no -s0 at the end")
             if name in ("none", "untrained") or _is_strategy(name):
                 raise InputError(f"variant {name!r} has the name of something known; give it another one")
@@ -320,7 +344,8 @@ def load_task(name: str, languages: list[str] | None = None) -> RetrievalTask:
             raise InputError(f"languages cannot be chosen for a saved task, {name}; save it with fewer")
         from xir_lib.corpora import beir
 
-        return beir.load_task(Path(name)) if beir.is_beir(Path(name)) else RetrievalTask.load(Path(name))
+        folder = named(name)  # it becomes the task's
+        return beir.load_task(folder) if beir.is_beir(folder) else RetrievalTask.load(folder)
     raise InputError(f"unknown task {name!r}; use {', '.join(TASKS)}, the folder of a saved task or a BEIR folder")
 
 
@@ -509,8 +534,8 @@ def prepare(study: Study, folder: Path) -> dict[str, Any]:
     for name, languages in _tasks(study).items():
         task = held_out_task(held_out.select(languages=languages), name) if name == HELD_OUT else load_task(name, languages)
         target = folder / "tasks" / name
-        shutil.rmtree(target, ignore_errors=True)
-        task.save(target)
+        with replace_folder(target, is_saved_task) as temporary:
+            task.save(temporary)
         summary["tasks"][name] = {
             "languages": task.languages,
             "queries": task.queries.num_rows,
@@ -559,6 +584,7 @@ def collect(study: Study, build: Path, out: Path) -> None:
     all groups. An evaluation is a line.
     """
     build, out = Path(build), Path(out)
+    refuse_foreign(build, is_build)
     evaluations, sums = [], []
     for (run, task, rival), folder in evaluation_folders(study, build).items():
         metrics = require(folder / "metrics.json", "run the evaluation step first")
@@ -576,9 +602,7 @@ def collect(study: Study, build: Path, out: Path) -> None:
     table = pd.concat(sums, ignore_index=True)
     for column in table.columns.difference(["n", "total"]):
         table[column] = table[column].astype("category")
-    shutil.rmtree(build / "figures", ignore_errors=True)  # the readers draw them anew
-    with atomic_path(out) as temporary:
-        shutil.rmtree(out, ignore_errors=True)
+    with replace_folder(out, lambda folder: is_build(folder.parent)) as temporary:
         temporary.mkdir()
         write_json(temporary / "study.json", study.model_dump())
         shutil.copy(near, temporary)
@@ -586,6 +610,7 @@ def collect(study: Study, build: Path, out: Path) -> None:
         lines = (json.dumps(one, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for one in evaluations)
         (temporary / "evaluations.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
         table.astype({"n": "int32"}).to_parquet(temporary / "group_sums.parquet", index=False, compression="brotli")
+        shutil.rmtree(build / "figures", ignore_errors=True)  # the readers draw them anew
 
 
 def load_results(folder: Path) -> Results:

@@ -30,8 +30,8 @@ from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_loss, held_out_ranking
 from xir_lib.mixture import MixtureBatchSampler
-from xir_lib.paths import atomic_path
-from xir_lib.run_record import difference, environment, read_run, table_digest, weights_digest, write_json
+from xir_lib.paths import named, put_back, replace_folder
+from xir_lib.run_record import difference, environment, is_run, read_run, table_digest, weights_digest, write_json
 from xir_lib.samplers import StrategyBatchSampler
 from xir_lib.train_settings import TrainSettings, batches_of, trained_on
 
@@ -64,11 +64,12 @@ def train(
     goes on from there when the same call is made again, with weights equal bit for bit on the CPU, given the same
     library versions and number of threads; `run.json` names the steps. Checkpoints of another run are refused or,
     with `overwrite`, removed; those of a finished one, or of one whose loss was not finite, are removed.
+    With `overwrite` another run's model stays in `out` until the new one, whole, takes its place.
 
     Parameters are trained in float32 (a bfloat16 encoder is widened, which loses nothing); an encoder of mixed types is
     refused. All refusals are `InputError`s of one line.
     """
-    out = Path(out)
+    out = named(out)
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; name a folder for the model")
@@ -87,6 +88,7 @@ def train(
     }
     folder = out.parent / f".{out.name}.checkpoint"
     with FileLock(out.parent / f".{out.name}.lock"):
+        put_back(out, is_run)
         _remove_leftovers(out)
         if out.exists():
             run = read_run(out)
@@ -96,7 +98,6 @@ def train(
                 return run
             if not overwrite:
                 raise InputError(f"{out} holds another run ({differs}); remove it or choose another folder")
-            shutil.rmtree(out)
         precision = {"precision": environment()["precision"]}  # half a run in each would be neither's
         checkpoints = open_checkpoints(folder, identity | precision, every=checkpoint_steps, overwrite=overwrite)
         try:
@@ -138,7 +139,7 @@ def _train(
     full = _open_in_float32(encoder)
     restore_vocabulary(model, full)
     model.max_seq_length = full.max_seq_length  # the shorter one was a setting of the training, not of the model
-    with atomic_path(out) as temporary:
+    with replace_folder(out, is_run) as temporary:
         save_encoder(model, temporary)
         run = {
             **identity,
@@ -352,7 +353,7 @@ def realised_languages(sampler: Batches, batches: int) -> dict[str, dict[str, in
 
 def _remove_leftovers(out: Path) -> None:
     """Remove what kills left of `atomic_path` for this model; the caller holds its lock, so nobody is writing them."""
-    stale = re.compile(rf"\.+{re.escape(out.name)}(\.checkpoint)?(\.[0-9a-f]{{8}}\.tmp)+")
+    stale = re.compile(rf"\.+{re.escape(out.name)}(\.checkpoint|\.xir-aside)?(\.[0-9a-f]{{8}}\.tmp)+")
     for path in out.parent.iterdir():
         if stale.fullmatch(path.name):
             shutil.rmtree(path)

@@ -36,6 +36,7 @@ import pyarrow.feather as feather
 from xir_lib import encoders, evaluation, mixed_pools, training
 from xir_lib.corpora.records import PairTable, RetrievalTask
 from xir_lib.errors import InputError
+from xir_lib.paths import claim_build
 from xir_lib.rivals import parse_rival
 from xir_lib.study import PRINTED, SETTINGS, Study, load_study
 
@@ -192,11 +193,13 @@ def pack(out: Path, taken: set[Path], *, last: bool) -> None:
 
 def unpack(out: Path, build: Path) -> None:
     """Put the results of finished jobs into the build folders of all profiles that they belong to."""
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    for profile in {place.split("/")[0] for done in log for place in done["places"]}:
+        claim_build(build / profile)
     for part in sorted(out.glob("part-*.tar.xz")):
         with tarfile.open(part) as archive:
             archive.extractall(build, filter="data")
-    for line in (out / "log.jsonl").read_text().splitlines():
-        done = json.loads(line)
+    for done in log:
         first, *others = done["places"] or [""]
         for to in others:
             for task in done["tasks"]:

@@ -177,6 +177,12 @@ class RetrievalTask:
         return cls(folder.name, *parts)
 
 
+def is_saved_task(folder: Path) -> bool:
+    """Say whether a folder holds a task that `RetrievalTask.save` wrote, and nothing besides."""
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return found - {".snakemake_timestamp"} == {"queries.arrow", "passages.arrow", "qrels.arrow"}
+
+
 def _read(path: Path, *, check: bool = False) -> pa.Table:
     """Memory-map a table; `check` looks at every value, such as the bytes of a text, which Arrow else takes on trust."""
     try:
