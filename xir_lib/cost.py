@@ -6,7 +6,6 @@ data set, no strategy and nothing about how fast a real machine is; `utilisation
 """
 
 import json
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from xir_lib.bundled import bundled_folder
 from xir_lib.corpora.records import PairTable
-from xir_lib.encoders import prompts_of
+from xir_lib.encoders import place_of, prompts_of, why_not
 from xir_lib.errors import InputError
-from xir_lib.paths import offline
 
 PEAK = {"A100": 312e12, "H100": 989e12}  # dense bfloat16 FLOP/s; NVIDIA's data sheets, SXM boards
 OPTIMISER_BYTES = 16  # a parameter's float32 value and gradient and AdamW's two moments
@@ -115,13 +112,14 @@ def open_config(encoder: str) -> tuple[Any, str]:
     """
     from transformers import AutoConfig
 
-    place, local = _place(encoder)
+    place, local = place_of(encoder)
     try:
         return AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False), f"configuration of {encoder}"
     except (OSError, ValueError) as error:
         if sizes := PUBLISHED.get(encoder):
             return AutoConfig.for_model(**sizes), f"published sizes of {encoder}, its configuration is not at hand"
-        raise InputError(f"cannot read the configuration of {encoder!r}: {str(error).splitlines()[0]}") from error
+        reason = why_not(error, place)
+        raise InputError(f"cannot read the configuration of {encoder!r}: {reason}") from error
 
 
 def token_means(
@@ -134,12 +132,13 @@ def token_means(
     from sentence_transformers.util import load_file_path
     from transformers import AutoTokenizer
 
-    place, local = _place(encoder)
+    place, local = place_of(encoder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local, trust_remote_code=False)
         saved = load_file_path(place, "config_sentence_transformers.json", local_files_only=local)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the tokenizer of {encoder!r}: {str(error).splitlines()[0]}") from error
+        reason = why_not(error, place)
+        raise InputError(f"cannot read the tokenizer of {encoder!r}: {reason}") from error
     told = json.loads(Path(saved).read_text(encoding="utf-8")) if saved else {}
     unopened: Any = SimpleNamespace(prompts=told.get("prompts", {}), default_prompt_name=told.get("default_prompt_name"))
     means = []
@@ -150,15 +149,3 @@ def token_means(
         ids = tokenizer(chosen, truncation=True, max_length=max_seq_length)["input_ids"]
         means.append(float(np.mean([len(row) for row in ids])))
     return means[0], means[1]
-
-
-def _place(encoder: str) -> tuple[str, bool]:
-    """Return what the loaders take for an encoder's name, and whether they must stay off the network."""
-    if encoder.startswith("bundled:"):
-        return str(bundled_folder(encoder.removeprefix("bundled:"))), True
-    folder = Path(encoder).expanduser()
-    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", encoder):
-        raise InputError(
-            f"no model folder {encoder!r}; give a folder, a hub id such as intfloat/multilingual-e5-small, or bundled:..."
-        )
-    return (str(folder), True) if folder.is_dir() else (encoder, offline())

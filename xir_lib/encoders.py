@@ -20,7 +20,7 @@ import numpy as np
 from xir_lib.bundled import bundled_folder
 from xir_lib.errors import InputError
 from xir_lib.open_checks import check_opened, one_line, watched_loading
-from xir_lib.paths import atomic_path, offline
+from xir_lib.paths import atomic_path, forbid_hub, offline
 from xir_lib.tokens import Tokens, padded, tokenise
 
 if TYPE_CHECKING:
@@ -45,25 +45,19 @@ def open_encoder(
     `XIR_OFFLINE=1` restricts a hub id to what is cached. Raises `InputError` if nothing can be opened under that name,
     and for an encoder that would be partly random or cannot encode (`open_checks`).
     """
-    folder = bundled_folder(name.removeprefix("bundled:")) if name.startswith("bundled:") else Path(name).expanduser()
-    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise InputError(
-            f"no model folder {name!r}; give a folder, a hub id such as intfloat/multilingual-e5-small, or bundled:..."
-        )
+    place, local = place_of(name)
     from sentence_transformers import SentenceTransformer
 
-    local = folder.is_dir()
     try:
         with watched_loading() as reports:
             model = SentenceTransformer(
-                str(folder) if local else name,
-                local_files_only=local or offline(),
+                place,
+                local_files_only=local,
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
     except Exception as error:  # the hub's client, the loaders and the file formats each raise their own kinds
-        hint = "XIR_OFFLINE is set; " if offline() and not local else ""
-        raise InputError(f"cannot open encoder {name!r}: {hint}{one_line(error)}") from error
+        raise InputError(f"cannot open encoder {name!r}: {why_not(error, place)}") from error
     _drop_unread_poolers(model)
     check_opened(name, model, reports)
     query, passage = prompts_of(model, name)
@@ -77,6 +71,35 @@ def open_encoder(
         kept = trim_vocabulary(model, vocab_texts)
         logger.info("%s: vocabulary trimmed to %d pieces", name, len(kept))
     return model
+
+
+def place_of(name: str) -> tuple[str, bool]:
+    """Return what the loaders take for an encoder's name, and whether they must read disk alone.
+
+    They must for a folder, for `bundled:NAME`, and for a hub id if `XIR_OFFLINE` is set.
+    """
+    if name.startswith("bundled:"):
+        return str(bundled_folder(name.removeprefix("bundled:"))), True
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder), True
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        known = "a folder, a hub id such as intfloat/multilingual-e5-small, or bundled:..."
+        raise InputError(f"no model folder {name!r}; give {known}")
+    forbid_hub()
+    return name, offline()
+
+
+def why_not(error: Exception, place: str) -> str:
+    """Say in a clause why a loader could not read `place`, by its error.
+
+    Offline the loaders speak of a connection that failed; there the clause is about the cache.
+    """
+    reason = one_line(error)
+    if Path(place).is_dir() or not offline():
+        return reason
+    searched = "XIR_OFFLINE is set and the Hub's cache alone was searched"
+    return f"{searched} ({reason}); unset it, or give a model folder"
 
 
 def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:

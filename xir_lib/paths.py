@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,23 @@ def data_dir() -> Path:
 def offline() -> bool:
     """Say whether `XIR_OFFLINE` forbids the network (any value but empty and `0`)."""
     return os.environ.get("XIR_OFFLINE", "") not in ("", "0")
+
+
+def forbid_hub() -> None:
+    """Keep Hugging Face's clients off the network from now on, if `XIR_OFFLINE` says so.
+
+    `local_files_only` is not enough: the Hub's client fetches a registry for its user agent even to
+    look into its cache, and model cards are looked up beside. `HF_HUB_OFFLINE` stops all of it, for
+    transformers, sentence-transformers, datasets and telemetry too, but is read once, on import. So
+    `import xir_lib` calls this before it imports any of them, and what the caller has imported
+    already is told as well; it is called again where a hub id is opened, for an `XIR_OFFLINE` that
+    was set later.
+    """
+    if offline():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        for name in ("huggingface_hub.constants", "datasets.config"):
+            if module := sys.modules.get(name):
+                vars(module)["HF_HUB_OFFLINE"] = True
 
 
 def require(path: Path, remedy: str) -> Path:
