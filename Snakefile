@@ -21,14 +21,15 @@ TRAINED = [run for run in STUDY.runs if run not in ("none", "untrained")]
 TASKS = {evaluation.task: evaluation for evaluation in STUDY.evaluations}
 BEFORE = dict(zip([*TASKS][1:], TASKS))
 RIVALS = [rival for rival in STUDY.rivals if rival != "none"]
+PRECISION = ["--precision", STUDY.precision] if STUDY.precision != "auto" else []
 JUDGED = [run for run in STUDY.runs if run != "untrained"]  # on the corpora
 FIRST = [run for run in JUDGED if run == "none" or run.endswith(f"-s{STUDY.seeds[0]}")]  # among foreign passages
 
 
 READ_BY = ["report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "mixed_pools.py", "claims.py"]
 READ_BY += ["plots.py", "significance.py", "data"]
-JUDGED_BY = ["evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "tokens.py", "bundled.py"]
-JUDGED_BY += ["rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py", "trec.py"]
+JUDGED_BY = ["evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "precision.py", "tokens.py"]
+JUDGED_BY += ["bundled.py", "rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py", "trec.py"]
 
 
 # Rules that run a notebook are tried twice: a Jupyter kernel picks free ports before it binds them, and another one that starts at
@@ -59,6 +60,7 @@ def evaluate_command(run, task):
         options += ["--fit-on", BUILD / "data" / "tasks" / name]
     options += ["--fit", evaluation.fit] if evaluation.fit != "foreign" else []
     options += ["--fit-texts", evaluation.fit_texts] if evaluation.fit_texts else []
+    options += PRECISION
     return shlex.join([PYTHON, "-m", "xir_lib", "evaluate", *map(str, options)])
 
 
@@ -68,6 +70,7 @@ def corpus_command(command, run, corpus, out, *rivals):
     options += ["--out", out / run / corpus]
     for rival in rivals:
         options += ["--rival", rival]
+    options += PRECISION
     return shlex.join([PYTHON, "-m", "xir_lib", command, *map(str, options)])
 
 

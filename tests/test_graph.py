@@ -1,5 +1,6 @@
 """The whole study on a tiny encoder: from data to report, killed and started again, the same numbers every time."""
 
+import base64
 import gzip
 import json
 import os
@@ -187,3 +188,23 @@ def wait_until_free(build: Path) -> None:
             except BlockingIOError:
                 time.sleep(0.1)
     raise AssertionError("the lock was never released")
+
+
+def test_a_profile_s_precision_reaches_every_command(params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "data" / miracl.folder_name("sw"))
+    profile = yaml.safe_load(params.read_text()) | {"corpora": ["miracl-sw"], "precision": "float32"}
+    profile["train"]["precision"] = "bfloat16"
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(graph.SNAKEFILE), "--dry-run"]
+    for pinned in (True, False):
+        if not pinned:
+            del profile["precision"], profile["train"]["precision"]
+        (tmp_path / "p.yaml").write_text(yaml.safe_dump(profile))
+        config = ["--config", f"params={tmp_path / 'p.yaml'}", f"build={tmp_path / 'b'}"]
+        options = ["--directory", str(tmp_path), "--cores", "1", "--printshellcmds", *config]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+        lines = (done.stdout + done.stderr).splitlines()
+        judging = [line for line in lines if " -m xir_lib evaluate " in line]
+        assert len(judging) > 2 and all(("--precision float32" in line) == pinned for line in judging)
+        training = [line.split(" -b ")[1].split()[0] for line in lines if "02_train_strategy.ipynb" in line and " -b " in line]
+        given = {yaml.safe_load(base64.b64decode(one))["precision"] for one in training}
+        assert given == {"bfloat16" if pinned else "auto"}

@@ -53,7 +53,7 @@ class Simulated:
 
     def __init__(self, scores: dict[str, float]) -> None:
         self.scores, self.name, self.prompts = scores, "simulated", ("", "")
-        self.precision, self.fingerprint = "float32", "0"
+        self.precision, self.rates, self.fingerprint = "float32", {}, "0"
         self.model = SimpleNamespace(max_seq_length=8, get_embedding_dimension=lambda: 2)
 
     def encode_task(self, task: RetrievalTask) -> Embeddings:

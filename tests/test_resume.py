@@ -199,11 +199,24 @@ def test_checkpoints_of_another_run_are_refused_in_one_line(runs: Runs, killed: 
 def test_a_checkpoint_of_a_machine_with_another_precision_is_refused_in_one_line(runs: Runs, killed: Path) -> None:
     record = killed.parent / ".model.checkpoint" / "run.json"
     identity = json.loads(record.read_text())
-    here = identity["precision"]
+    here = identity.pop("computed_in")
     there = {"float32": "bfloat16", "bfloat16": "float32"}[here]
-    record.write_text(json.dumps(identity | {"precision": there}))
-    with pytest.raises(InputError, match=rf"a checkpoint of another run \(precision {there} there, {here} here\); [^\n]+$"):
-        train(runs.encoder, toy_pairs(IDS[8:]), SETTINGS, killed, held_out=toy_pairs(IDS[:8]))
+    for spelling in ("computed_in", "precision"):  # the latter by earlier versions
+        record.write_text(json.dumps(identity | {spelling: there}))
+        message = rf"a checkpoint of another run \(computed_in {there} there, {here} here\); [^\n]+$"
+        with pytest.raises(InputError, match=message):
+            train(runs.encoder, toy_pairs(IDS[8:]), SETTINGS, killed, held_out=toy_pairs(IDS[:8]))
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(runs: Runs, killed: Path, whole: Path) -> None:
+    record = killed.parent / ".model.checkpoint" / "run.json"
+    identity = json.loads(record.read_text())
+    identity["precision"] = identity.pop("computed_in")
+    del identity["settings"]["precision"]
+    record.write_text(json.dumps(identity))
+    assert runs(killed) == 0
+    assert json.loads((killed / "run.json").read_text())["resumed_at_steps"] == [4]
+    assert same_weights(killed, whole)
 
 
 def test_a_checkpoint_of_other_types_is_refused_in_one_line(runs: Runs, killed: Path) -> None:

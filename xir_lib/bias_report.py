@@ -24,6 +24,7 @@ from xir_lib import evaluation, metrics
 from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
+from xir_lib.precision import Asked
 from xir_lib.rivals import parse_rival
 from xir_lib.run_record import write_json
 
@@ -100,7 +101,14 @@ NEED_PARALLEL = (
 Table = tuple[list[str], list[list[str]]]  # header, rows
 
 
-def write_card(model: str, task: RetrievalTask, out: Path, *, cache: Path | None = None) -> dict[str, Any]:
+def write_card(
+    model: str,
+    task: RetrievalTask,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    precision: Asked = "auto",
+) -> dict[str, Any]:
     """Evaluate `model` on `task` as it is and with the free fixes, and write the card to the folder `out`.
 
     `card.html` is one file without scripts that opens without a network; `card.md` has the same words and tables,
@@ -117,7 +125,7 @@ def write_card(model: str, task: RetrievalTask, out: Path, *, cache: Path | None
         raise InputError("the card's figures need matplotlib; pip install 'xir-lib[study]'")
     runs, left_out = _plan(task)
     with tempfile.TemporaryDirectory() as scratch:  # without a cache every fix would encode the texts again
-        encoder = evaluation.Encoder(model, cache=cache or Path(scratch))
+        encoder = evaluation.Encoder(model, cache=cache or Path(scratch), precision=precision)
         for name in FILES:
             (out / name).unlink(missing_ok=True)  # so that a break never leaves an old card beside new numbers
         evaluation.remove_stale(out, runs)

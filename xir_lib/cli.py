@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xir_lib.errors import InputError
+from xir_lib.precision import Asked
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Hybrid batch training, measured."
@@ -24,6 +25,10 @@ app.add_typer(data, name="data")
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer carries its own click and does not export the class
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+InPrecision = Annotated[
+    Asked,
+    typer.Option("--precision", help="What texts are encoded in; auto: the faster on this machine."),
+]
 Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
 
 
@@ -147,6 +152,10 @@ def train(
             help="loss or 'multilingual mAP' of the held-out pairs, measured 20 times; stops after 3 without a best, keeps it."
         ),
     ] = None,
+    precision: Annotated[
+        Asked | None,
+        typer.Option(help="What is computed in; default the profile's, or auto: the faster here."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print settings, data, batches and cost.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -164,6 +173,7 @@ def train(
         "temperature": temperature,
         "max_seq_length": max_seq_length,
         "negatives": negatives,
+        "precision": precision,
         "dataset_draw": float(dataset_draw) if dataset_draw and number else dataset_draw,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -242,6 +252,7 @@ def evaluate(
         Path | None,
         typer.Option(help="A folder for the passages' vectors, searched file by file: for pools that do not fit in memory."),
     ] = None,
+    precision: InPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
@@ -252,7 +263,8 @@ def evaluate(
 
     if (model is None) == (ranked is None):
         raise InputError(f"{'neither' if ranked is None else 'both'} of --model and --run given; name a model or a TREC run")
-    of_vectors = {"rival": rivals, "cache": cache, "shards": shards}
+    pinned = precision if precision != "auto" else None
+    of_vectors = {"rival": rivals, "cache": cache, "shards": shards, "precision": pinned}
     if ranked and (needing := [name for name, value in of_vectors.items() if value]):
         raise InputError(f"--{needing[0]} needs a model's vectors; leave it out or give --model")
     chosen = [parse_rival(name) for name in rivals or []]
@@ -277,7 +289,7 @@ def evaluate(
     in_shards = shards / judged.name if shards else None  # a folder of shards holds one corpus
     with tempfile.TemporaryDirectory() as scratch:  # without a cache every rival would encode the texts again
         kept = cache or (Path(scratch) if chosen else None)
-        encoder = trec.read_run(ranked, judged) if ranked else evaluation.Encoder(str(model), cache=kept)
+        encoder = trec.read_run(ranked, judged) if ranked else evaluation.Encoder(str(model), cache=kept, precision=precision)
         if isinstance(encoder, evaluation.Encoder):
             evaluation.check_rank(encoder, chosen)
         evaluation.remove_stale(out, runs)
@@ -332,6 +344,7 @@ def mix(
     ] = None,
     fit_on: Annotated[list[str] | None, typer.Option(help="Tasks whose queries give the query mean of centring.")] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    precision: InPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure what foreign passages do to a one-language task: pools of one size, a growing share of them foreign."""
@@ -346,7 +359,7 @@ def mix(
     sources = [load_task(name) for name in fit_on or []]
     options: dict[str, Any] = {"shares": shares or mixed_pools.SHARES, "size": size, "draws": draws}
     planned = mixed_pools.plan(judged, others, rivals=names, fit_on=sources, **options)
-    mixed_pools.measure(Encoder(model, cache=cache), planned, out)
+    mixed_pools.measure(Encoder(model, cache=cache, precision=precision), planned, out)
     table = mixed_pools.cost_table(mixed_pools.read(out)).drop(columns=["model", "seeds"])
     rows = json.loads(table.to_json(orient="records"))
     if not as_json:
@@ -368,6 +381,7 @@ def bias(
     ] = "atlas-qa",
     languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    precision: InPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Write one page on a model's language bias: what it does, beside its bounds and beside fixes that cost no training."""
@@ -376,7 +390,7 @@ def bias(
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
-    card = write_card(model, load_task(task, languages), out, cache=cache)
+    card = write_card(model, load_task(task, languages), out, cache=cache, precision=precision)
     if as_json:
         typer.echo(json.dumps(card, indent=1, ensure_ascii=False))
         return

@@ -21,6 +21,7 @@ from xir_lib.bundled import bundled_folder
 from xir_lib.errors import InputError
 from xir_lib.open_checks import check_opened, one_line, watched_loading
 from xir_lib.paths import atomic_path, forbid_hub, offline
+from xir_lib.precision import Asked, choose
 from xir_lib.tokens import Tokens, padded, tokenise
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Role = Literal["query", "document"]  # sentence-transformers' names
 ROLES: tuple[Role, Role] = ("query", "document")
 _CHUNK = 4096  # texts tokenised at a time, to see which pieces they use
@@ -257,7 +257,7 @@ def encode(
     prompt: str,
     role: Role = "document",
     batch_tokens: int | None = None,
-    precision: Precision = "auto",
+    precision: Asked = "auto",
     progress: str | None = None,
     tokens: Tokens | None = None,
 ) -> np.ndarray:
@@ -268,9 +268,10 @@ def encode(
 
     Texts are sorted by their number of tokens and cut into batches of at most `batch_tokens` tokens, padding included, so
     that little is padded and every batch is the same work. The default is 65,536 on GPU and 1,024 on CPU, where
-    activations that outgrow the cache cost more than small batches do. `precision` "auto" is bfloat16 autocast wherever
-    the processor computes in it. `progress` names a progress bar; `tokens` is `tokenise` of the same texts, if it was done
-    before. Raises `InputError` for a text that is null or gets no direction: a vector that is zero or not finite, and for an
+    activations that outgrow the cache cost more than small batches do. `precision` is bfloat16
+    autocast or float32; "auto" is the faster (`precision.choose`). `progress` names a progress bar;
+    `tokens` is `tokenise` of the same texts, if it was done before. Raises `InputError` for a text that
+    is null or gets no direction: a vector that is zero or not finite, and for an
     encoder that gives other dimensions than it says.
     """
     import torch
@@ -282,7 +283,7 @@ def encode(
     device = model.device
     if batch_tokens is None:
         batch_tokens = 1024 if device.type == "cpu" else 65536
-    half = computes_in_bfloat16(device.type) if precision == "auto" else precision == "bfloat16"
+    half = choose(precision, model).precision == "bfloat16"
     read = reading(model, prompt, role)
     model.eval()
     tokens = tokens or tokenise(model, texts, **read)
@@ -324,15 +325,6 @@ def encode(
             f"finite): {texts[lost[0]][:60]!r}"
         )
     return vectors
-
-
-def computes_in_bfloat16(device: str) -> bool:
-    """Say whether `device` ("cpu" or "cuda") has instructions for bfloat16; without them it costs time instead."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def is_routed(model: "SentenceTransformer") -> bool:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from xir_lib.corpora.records import RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.merging import round_robin_ranks
 from xir_lib.paths import atomic_path
+from xir_lib.precision import Asked, Precision, Rates, choose
 from xir_lib.rivals import FITS, Rival, is_rival, parse_rival, refuse_rank, result_folder
 from xir_lib.run_record import environment, write_json
 
@@ -57,10 +58,11 @@ class Encoder:
     """An open model with its prefixes and, if `cache` is given, a folder of embeddings keyed by content.
 
     `name` is what `open_encoder` takes; `untrained:NAME` is that architecture with freshly drawn weights (seed 0).
+    `precision` is what texts are encoded in, "auto" the faster (`precision.choose`).
     """
 
-    def __init__(self, name: str, *, cache: Path | None = None) -> None:
-        from xir_lib.encoders import computes_in_bfloat16, open_encoder, prompts_of, untrained_copy
+    def __init__(self, name: str, *, cache: Path | None = None, precision: Asked = "auto") -> None:
+        from xir_lib.encoders import open_encoder, prompts_of, untrained_copy
 
         self.name = name
         base = name.removeprefix("untrained:")
@@ -69,9 +71,7 @@ class Encoder:
             self.model = untrained_copy(self.model, seed=0)
         self.prompts = prompts_of(self.model, base)
         self.cache = cache
-        self.precision: Literal["bfloat16", "float32"] = (
-            "bfloat16" if computes_in_bfloat16(self.model.device.type) else "float32"
-        )
+        self.precision, self.rates = choose(precision, self.model)
         self.fingerprint = _fingerprint(self.model)
         self.reader: str | None = None  # `reader_digest`, when it is first needed
 
@@ -239,7 +239,7 @@ def evaluate(
             **_system_key(encoder, chosen),
             "context": context_of(task),
             **({"passage_vectors": "float16"} if in_shards else {}),
-            "environment": environment(),
+            "environment": environment(*_computed_in(encoder, chosen)),
             **(config or {}),
         },
     }
@@ -459,6 +459,13 @@ def _system_key(encoder: Encoder | trec.Run, chosen: Rival) -> dict[str, Any]:
     if isinstance(encoder, trec.Run):
         return {"run": encoder.key()}
     return {**rival_key(encoder, chosen), **({} if chosen.lexical else encoder_key(encoder))}
+
+
+def _computed_in(encoder: Encoder | trec.Run, chosen: Rival) -> tuple[Precision, Rates] | tuple[()]:
+    """Return the encoder's precision and rates; nothing where no text was encoded."""
+    if isinstance(encoder, trec.Run) or chosen.lexical:
+        return ()
+    return encoder.precision, encoder.rates
 
 
 def rival_key(encoder: Encoder, rival: Rival) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from xir_lib import bias, fitting, metrics, retrieval
 from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
 from xir_lib.errors import InputError
+from xir_lib.precision import Asked
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.train_settings import TrainSettings
 
@@ -37,7 +38,7 @@ def held_out_loss(
     """Return the mean InfoNCE loss on fixed held-out batches, per kind of batch, at the run's temperature.
 
     The batches depend on the pairs alone (seed 0), so runs can be compared; the batch is at most 16 pairs, as
-    held-out sets are small. Pairs of one language have no cross-language batches.
+    held-out sets are small, and the precision is that of the settings. Pairs of one language have no cross-language batches.
     """
     from xir_lib.encoders import encode
 
@@ -48,8 +49,10 @@ def held_out_loss(
             index, strategy=strategy, batch_size=min(16, settings.batch_size), alpha=0.5, seed=0, num_batches=batches
         )
         rows = np.array(list(sampler))  # (batches, batch, 2)
-        queries = encode(model, pairs.table["query"].take(rows[..., 0].ravel()), prompt=prompts[0], role="query")
-        passages = encode(model, pairs.table["passage"].take(rows[..., 1].ravel()), prompt=prompts[1])
+        texts = pairs.table["query"].take(rows[..., 0].ravel())
+        queries = encode(model, texts, prompt=prompts[0], role="query", precision=settings.precision)
+        texts = pairs.table["passage"].take(rows[..., 1].ravel())
+        passages = encode(model, texts, prompt=prompts[1], precision=settings.precision)
         shape = (*rows.shape[:2], -1)
         logits = np.einsum("bqd,bpd->bqp", queries.reshape(shape), passages.reshape(shape)) / settings.temperature
         logits -= logits.max(axis=2, keepdims=True)
@@ -93,7 +96,9 @@ def held_out_task(pairs: PairTable, name: str = "held-out") -> RetrievalTask:
     )
 
 
-def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tuple[str, str]) -> dict[str, Any]:
+def held_out_ranking(
+    model: "SentenceTransformer", pairs: PairTable, prompts: tuple[str, str], precision: Asked = "auto"
+) -> dict[str, Any]:
     """Rank the held-out queries in the pool of all held-out passages, all languages together.
 
     At most 100 ids and about 160 rows take part, those with the smallest hashes, to keep it cheap; the task is that of
@@ -107,8 +112,8 @@ def held_out_ranking(model: "SentenceTransformer", pairs: PairTable, prompts: tu
     chosen = pairs.select(pair_ids=by_hash[: min(RANKED_IDS, RANKED_ROWS // len(pairs.languages))])
     task = held_out_task(chosen)
     ranks = retrieval.relevant_ranks(
-        encode(model, task.queries["text"], prompt=prompts[0], role="query"),
-        encode(model, task.passages["text"], prompt=prompts[1]),
+        encode(model, task.queries["text"], prompt=prompts[0], role="query", precision=precision),
+        encode(model, task.passages["text"], prompt=prompts[1], precision=precision),
         pc.index_in(task.passages["lang"], pa.array(task.languages)).to_numpy(),
         *fitting.relevant_rows(task),
         retrieval.tie_order(task.passages["doc_id"].to_pylist()),

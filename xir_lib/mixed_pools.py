@@ -142,7 +142,7 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
             "rivals": keys,
             **evaluation.encoder_key(encoder),
             "context": evaluation.context_of(task),
-            "environment": environment(),
+            "environment": environment(encoder.precision, encoder.rates),
         },
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,11 @@ from typing import Any
 from xir_lib.corpora.records import PairTable
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
+from xir_lib.precision import Precision, Rates, processor
 
 # What runs had that were recorded before these were.
 _BEFORE: dict[str, Any] = {"one_language_per_id": False, "query_kl": 0.0, "ids": None, "languages": None}
-_BEFORE |= {"negatives": 0, "precision": "float32"}
+_BEFORE |= {"negatives": 0, "precision": "auto", "computed_in": "float32"}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -83,22 +84,28 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     >>> difference({"encoder": "a", "settings": {"seed": 1}}, {"encoder": "a", "settings": {"seed": 2}})
     'seed 1 there, 2 here'
     """
+    if "precision" in there:  # of a checkpoint, as `computed_in` was once called
+        there = {"computed_in": there["precision"]} | {k: v for k, v in there.items() if k != "precision"}
     old, new = ({**record, **record.get("settings", {})} for record in (there, here))
     old = {"encoder_sha256": new.get("encoder_sha256")} | _BEFORE | old  # which weights a record did not say is believed
     names = [name for name in new if name != "settings" and old.get(name) != new[name]]
     return "; ".join(f"{name} {old.get(name)!s:.40} there, {new[name]!s:.40} here" for name in names)
 
 
-def environment() -> dict[str, Any]:
-    """Return device, precision (autocast's), threads and versions of what computes, for `run.json` and `metrics.json`."""
-    import torch
+def environment(precision: Precision | None = None, rates: Rates | None = None) -> dict[str, Any]:
+    """Return device, threads and versions of what computes, for `run.json` and `metrics.json`.
 
-    from xir_lib.encoders import computes_in_bfloat16
+    Where an encoder computed also the precision that it did it in (autocast's), and the rates of
+    `precision.measure` that it was chosen by, if it was.
+    """
+    import torch
 
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores ({platform.machine()})",
-        "precision": "bfloat16" if computes_in_bfloat16("cuda" if cuda else "cpu") else "float32",
+        "processor": processor(),
+        **({"precision": precision} if precision else {}),
+        **({"probe_gflops": rates} if rates else {}),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -30,6 +30,7 @@ from xir_lib.held_out import held_out_task
 from xir_lib.metrics import CELL, SETTINGS
 from xir_lib.overlap import near_ids, overlap
 from xir_lib.paths import is_build, named, refuse_foreign, replace_folder, require
+from xir_lib.precision import Asked
 from xir_lib.rivals import parse_rival, result_folder
 from xir_lib.run_record import write_json
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
@@ -179,6 +180,7 @@ class Study(_Strict):
     corpora: list[str] = Field([], description="MIRACL corpora on which every model is judged besides, outside the tables")
     mixed: bool = Field(False, description="also what foreign passages among these corpora do to the first seed's models")
     untrained: bool = Field(False, description="also score the architecture with freshly drawn weights, as a check")
+    precision: Asked = Field("auto", description="what `xir evaluate --precision` takes")
     resamples: int = Field(10_000, gt=99, description="of the bootstrap and of the randomisation test")
     report_seed: int = Field(0, ge=0)
 

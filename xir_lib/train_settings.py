@@ -12,6 +12,7 @@ from xir_lib.corpora.records import PairTable
 from xir_lib.corpora.splits import draw_ids, one_language_per_id
 from xir_lib.errors import InputError
 from xir_lib.mixture import MixtureBatchSampler
+from xir_lib.precision import Asked
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
 
 Measure = Literal["loss", "multilingual mAP"]
@@ -70,6 +71,7 @@ class TrainSettings(BaseModel):
         None, min_length=2, max_length=2, description="before a query and before a passage; none: the encoder's own"
     )
     early_stopping: EarlyStopping | None = None
+    precision: Asked = Field("auto", description="float32, bfloat16 autocast, or the faster here")
 
     @field_validator("strategy")
     @classmethod

@@ -31,6 +31,7 @@ from xir_lib.errors import InputError
 from xir_lib.held_out import held_out_loss, held_out_ranking
 from xir_lib.mixture import MixtureBatchSampler
 from xir_lib.paths import named, put_back, replace_folder
+from xir_lib.precision import choose
 from xir_lib.run_record import difference, environment, is_run, read_run, table_digest, weights_digest, write_json
 from xir_lib.samplers import StrategyBatchSampler
 from xir_lib.train_settings import TrainSettings, batches_of, trained_on
@@ -98,10 +99,14 @@ def train(
                 return run
             if not overwrite:
                 raise InputError(f"{out} holds another run ({differs}); remove it or choose another folder")
-        precision = {"precision": environment()["precision"]}  # half a run in each would be neither's
-        checkpoints = open_checkpoints(folder, identity | precision, every=checkpoint_steps, overwrite=overwrite)
+        model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
+        chosen = choose(settings.precision, model)
+        settings = settings.model_copy(update={"precision": chosen.precision})
+        known = identity | {"computed_in": chosen.precision}  # half a run in each would be neither's
+        checkpoints = open_checkpoints(folder, known, every=checkpoint_steps, overwrite=overwrite)
+        record = identity | {"environment": environment(*chosen)}
         try:
-            run = _train(encoder, drawn_from, sampler, settings, out, held_out, data_name, identity, checkpoints)
+            run = _train(model, drawn_from, sampler, settings, out, held_out, data_name, record, checkpoints)
         except BaseException:
             if not any(folder.glob("checkpoint-*")):
                 checkpoints.remove()
@@ -111,23 +116,26 @@ def train(
 
 
 def _train(
-    encoder: str,
+    model: "SentenceTransformer",
     pairs: PairTable,
     sampler: "Batches",
     settings: TrainSettings,
     out: Path,
     held_out: PairTable | None,
     data_name: str | None,
-    identity: dict[str, Any],
+    record: dict[str, Any],
     checkpoints: Checkpoints,
 ) -> dict[str, Any]:
+    """Train the open `model` in the precision of `settings`, which is no longer "auto", and write it.
+
+    Returns its record, which begins with `record`.
+    """
     from xir_lib.encoders import prompts_of, restore_vocabulary, save_encoder, trim_vocabulary
     from xir_lib.model_card import hub_name, model_card
 
-    started = time.monotonic()
+    started, encoder = time.monotonic(), record["encoder"]
     drawn = sampler.report()
     _warn_of_what_is_left_out(pairs, drawn, settings)
-    model = _open_in_float32(encoder, max_seq_length=settings.max_seq_length)
     prompts = (settings.prompts[0], settings.prompts[1]) if settings.prompts else prompts_of(model, encoder)
     model.prompts |= {"query": prompts[0], "passage": prompts[1], "document": prompts[1]}  # read by the trimming, saved
     kept = trim_vocabulary(model, _texts(pairs, held_out, negatives=settings.negatives))
@@ -142,7 +150,7 @@ def _train(
     with replace_folder(out, is_run) as temporary:
         save_encoder(model, temporary)
         run = {
-            **identity,
+            **record,
             "base_model": hub_name(encoder),
             "prompts": list(prompts),
             "pairs": {
@@ -161,7 +169,6 @@ def _train(
             "held_out_ranking": {"before": before[1], "after": after[1]} if before and after else None,
             "vocabulary_trained": len(kept),
             "seconds": round(time.monotonic() - fitted.started, 1),
-            "environment": environment(),
         }
         write_json(temporary / "run.json", run)
         (temporary / "README.md").write_text(model_card(run, out.name), encoding="utf-8")
@@ -212,7 +219,6 @@ def _fit(
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    from xir_lib.encoders import computes_in_bfloat16
     from xir_lib.losses import ParallelQueryLoss, SortedBatchLoss
     from xir_lib.trainer import CheckpointCallback, EarlyStoppingCallback, NotFiniteError, RunTrainer
     from xir_lib.training_data import PairDataset, batch_sampler_factory
@@ -221,7 +227,7 @@ def _fit(
     if (stop := settings.early_stopping) and held_out:
         measures = {
             "loss": lambda: fmean(held_out_loss(model, held_out, settings, prompts).values()),
-            "multilingual mAP": lambda: held_out_ranking(model, held_out, prompts)["multilingual mAP"],
+            "multilingual mAP": lambda: held_out_ranking(model, held_out, prompts, settings.precision)["multilingual mAP"],
         }
         stopping = EarlyStoppingCallback(
             model,
@@ -246,7 +252,7 @@ def _fit(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         warmup_steps=math.ceil(settings.warmup_share * settings.steps),
-        bf16=computes_in_bfloat16(model.device.type),
+        bf16=settings.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
         prompts=before,
@@ -329,7 +335,7 @@ def _judge(
 ) -> tuple[dict[str, float], dict[str, Any]] | None:
     if not held_out:
         return None
-    return held_out_loss(model, held_out, settings, prompts), held_out_ranking(model, held_out, prompts)
+    return held_out_loss(model, held_out, settings, prompts), held_out_ranking(model, held_out, prompts, settings.precision)
 
 
 def _ids_of_batch(sampler: Batches, pairs: PairTable, number: int) -> list[str]:

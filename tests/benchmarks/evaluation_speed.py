@@ -117,6 +117,8 @@ def encoding(texts: int, threads: int) -> dict[str, Any]:
 
     from xir_lib.corpora import lareqa
     from xir_lib.encoders import encode, open_encoder
+    from xir_lib.precision import choose
+    from xir_lib.run_record import environment
 
     column = lareqa.load_task("xquad-r").passages["text"]
     chosen = np.random.default_rng(0).choice(len(column), texts, replace=False)
@@ -145,6 +147,7 @@ def encoding(texts: int, threads: int) -> dict[str, Any]:
         "speed_over_defaults": {"median": median(ratios), "each": ratios, "target": 2.0},
         "linear_layers_alone": {"seconds": bound, "speed_over_defaults": median(times["SentenceTransformer.encode"]) / bound},
         "smallest_cosine": float((expected * found).sum(axis=1).min()),
+        "environment": environment(*choose("auto", model)),
     }
 
 
@@ -185,15 +188,15 @@ def main() -> None:
     judged = evaluation(options.sample)  # first: torch would count towards its memory
     import torch
 
-    from xir_lib.run_record import environment
-
     torch.set_num_threads(options.threads)
+    encoded = encoding(options.texts, options.threads)
+    machine = encoded.pop("environment")
     result = {
         "threads": options.threads,
         "load_average": os.getloadavg(),
         "evaluation": judged,
-        "encoding": encoding(options.texts, options.threads),
-        "environment": environment(),
+        "encoding": encoded,
+        "environment": machine,
     }
     print(json.dumps(result, indent=1))
 

@@ -6,7 +6,7 @@ Pairs, steps, batch size, learning rate, temperature and encoder are those of `p
 user has: a row per question and language with the answer in that language. `SentenceTransformerTrainer` with
 `MultipleNegativesRankingLoss` and its default batch sampler shuffles the rows: a batch mixes languages, as `x-x` does, but it
 may hold one question in two languages, whose answers then count as wrong for each other. The complete vocabulary is trained,
-in bfloat16 autocast where the processor has instructions for it, as ours is. FOLDER gets the model; it is evaluated with
+in bfloat16 autocast where that is faster, as ours is. FOLDER gets the model; it is evaluated with
 `xir evaluate` (`figures/stock/README.md`). Prints JSON: what was drawn, the seconds, the settings and the machine.
 """
 
@@ -31,7 +31,7 @@ def train(out: Path, seed: int) -> dict[str, Any]:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     from xir_lib.bundled import bundled_folder
-    from xir_lib.encoders import computes_in_bfloat16
+    from xir_lib.precision import choose
     from xir_lib.run_record import environment
     from xir_lib.study import load_study, load_training
 
@@ -47,6 +47,7 @@ def train(out: Path, seed: int) -> dict[str, Any]:
     model = SentenceTransformer(str(bundled_folder(study.encoder.removeprefix("bundled:"))))
     model.max_seq_length, whole = settings.max_seq_length, model.max_seq_length
     prompts = {"query": "query: ", "passage": "passage: "}
+    chosen = choose("auto", model)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(out.parent / f"{out.name}-scratch"),
         max_steps=settings.steps,
@@ -54,7 +55,7 @@ def train(out: Path, seed: int) -> dict[str, Any]:
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         warmup_steps=int(settings.warmup_share * settings.steps),
-        bf16=computes_in_bfloat16(model.device.type),
+        bf16=chosen.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         seed=seed,
         prompts=prompts,
@@ -88,7 +89,7 @@ def train(out: Path, seed: int) -> dict[str, Any]:
         "seed": seed,
         "batches_with_an_id_twice": sum(twice),
         "seconds": round(seconds),
-        "environment": environment(),
+        "environment": environment(*chosen),
     }
 
 

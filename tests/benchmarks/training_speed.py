@@ -10,9 +10,10 @@ of similar length: what that saves depends on the texts. `atlas-qa`, 8 languages
 sentences in 11 languages (nine tenths of the articles), needs XIR_DATA and has no result in `results/` yet.
 Quality is judged on other articles, or other countries.
 Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than the bounds or the speed is
-below the target (as it is on a processor without instructions for bfloat16). Where there is a GPU both run on it, the plain run
-with `bf16=True`, the target is another, and the FLOPs of the steps (`xir_lib.cost`, padding not counted) are also given as a
-share of the device's peak. There ours is no faster (`training_speed_h100.json`, measured before a column that is one part went
+below the target (as it is on a processor that is no faster in bfloat16). On a CPU ours computes in the faster precision and the
+plain run in float32, its default; `environment` names the processor, ours' precision and the rates it was chosen by. Where there
+is a GPU both run on it, the plain run with `bf16=True`, the target is another, and the FLOPs of the steps (`xir_lib.cost`,
+padding not counted) are also given as a share of the device's peak. There ours is no faster (`training_speed_h100.json`, measured before a column that is one part went
 unsorted), and the bounds on quality are narrower than what dropout alone does on XQuAD-R: the same runs on two machines
 (`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
 """
@@ -128,6 +129,7 @@ def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
     from xir_lib.encoders import open_encoder, prompts_of
     from xir_lib.evaluation import Encoder, evaluate
     from xir_lib.held_out import held_out_loss
+    from xir_lib.run_record import environment
 
     settings = settings_of(steps)
     pairs, held_out, task = load(name)
@@ -139,7 +141,8 @@ def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         model = open_encoder(str(out))
         loss = held_out_loss(model, held_out, settings, prompts_of(model, ENCODER), batches=20)
-        scores = evaluate(Encoder(str(out)), task, Path(folder) / "evaluation")["settings"]
+        encoder = Encoder(str(out))
+        scores = evaluate(encoder, task, Path(folder) / "evaluation")["settings"]
     return {
         "seconds_of_the_steps": round(seconds, 1),
         "seconds_from_open_to_saved": round(whole, 1),
@@ -147,6 +150,7 @@ def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
         "peak_rss_gb": round(peak, 2),
         "held_out_loss": loss,
         "multilingual_mAP": scores["multilingual"]["mAP"],
+        "environment": environment(encoder.precision, encoder.rates),
     }
 
 
@@ -176,7 +180,6 @@ def main() -> int:
         return 0
     import torch
 
-    from xir_lib.run_record import environment
     from xir_lib.study import preview
 
     runs: dict[str, Any] = {}
@@ -185,6 +188,8 @@ def main() -> int:
         command = [sys.executable, __file__, *(str(part) for option in options.items() for part in option)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         runs[way] = json.loads(done.stdout.splitlines()[-1])
+    machine = runs["ours"].pop("environment")
+    del runs["plain"]["environment"]  # of judging it
     loss = {
         kind: runs["ours"]["held_out_loss"][kind] / runs["plain"]["held_out_loss"][kind] - 1 for kind in ("x-x-mono", "x-y")
     }
@@ -193,7 +198,7 @@ def main() -> int:
     ratio = runs["ours"]["pairs_per_second"] / runs["plain"]["pairs_per_second"]
     cost = preview(ENCODER, settings_of(arguments.steps), load(arguments.pairs)[0])["cost"]["this run"]
     for run in runs.values():
-        run |= flops_per_second(run["pairs_per_second"], cost, environment()["device"])
+        run |= flops_per_second(run["pairs_per_second"], cost, machine["device"])
     result = {
         "speed_ratio_of_the_steps": round(ratio, 2),
         "speed_ratio_from_open_to_saved": round(
@@ -206,7 +211,7 @@ def main() -> int:
         "steps": arguments.steps,
         "threads": arguments.threads,
         **runs,
-        "environment": environment(),
+        "environment": machine,
     }
     print(json.dumps(result, indent=1))
     return 0 if same and ratio >= TARGETS["cuda" if torch.cuda.is_available() else "cpu"] else 1
