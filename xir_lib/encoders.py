@@ -62,7 +62,8 @@ def open_encoder(
                 model_kwargs={"use_safetensors": True},
             )
     except Exception as error:  # the hub's client, the loaders and the file formats each raise their own kinds
-        hint = "XIR_OFFLINE is set; " if offline() and not local else ""
+        missed = offline() and not local and not isinstance(error, InputError)
+        hint = "XIR_OFFLINE is set; " if missed else ""
         raise InputError(f"cannot open encoder {name!r}: {hint}{one_line(error)}") from error
     _drop_unread_poolers(model)
     check_opened(name, model, reports)
