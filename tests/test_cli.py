@@ -512,7 +512,7 @@ def test_a_saved_task_that_is_broken(
     [
         (float("nan"), "text number 0 of 20 has no usable vector (zero or not finite): 'a i n'"),
         (0.0, "text number 0 of 20 has no usable vector (zero or not finite): 'a i n'"),
-        (None, "the encoder says 8 dimensions and gives 16; mend its configuration"),
+        (None, "says 8 dimensions and gives 16; mend its modules' config.json"),
     ],
 )
 def test_a_model_that_gives_no_usable_vectors(

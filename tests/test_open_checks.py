@@ -150,6 +150,12 @@ def test_a_half_random_or_unfit_encoder_is_refused(
         open_encoder(str(folder))
 
 
+def test_a_wrong_size_is_named_of_a_model_opened_elsewhere(folder: Path) -> None:
+    widen_the_pooling(folder)
+    with pytest.raises(InputError, match="the encoder says 24 dimensions and gives 16"):
+        encode(SentenceTransformer(str(folder), device="cpu"), ["ab"], prompt="")
+
+
 def test_train_and_evaluate_refuse_one_too(
     folder: Path,
     tmp_path: Path,

@@ -96,7 +96,7 @@ def why_not(error: Exception, place: str) -> str:
     Offline the loaders speak of a connection that failed; there the clause is about the cache.
     """
     reason = one_line(error)
-    if Path(place).is_dir() or not offline():
+    if isinstance(error, InputError) or Path(place).is_dir() or not offline():  # of our own checks, or of the disk
         return reason
     searched = "XIR_OFFLINE is set and the Hub's cache alone was searched"
     return f"{searched} ({reason}); unset it, or give a model folder"
