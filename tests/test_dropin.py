@@ -1,7 +1,6 @@
 """The sampler in a user's own `SentenceTransformerTrainer`: what reaches the loss is what the sampler plans."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,21 +101,6 @@ def test_resuming_mid_epoch_continues_with_the_batches_of_the_uninterrupted_run(
     # an epoch of 9 batches is 5 steps: step 2 has seen 4 batches of epoch 0, step 7 as many of epoch 1
     for step, rest in ((2, first[4:] + second), (7, second[4:])):
         assert fit(encoder, tmp_path, MultipleNegativesRankingLoss, resume=tmp_path / f"checkpoint-{step}", **settings) == rest
-
-
-def test_the_readme_block_trains(encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The block needs no more than the two names that it says are given: a plain data set, long format, and a model."""
-    from datasets import Dataset
-
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    section = readme.split("\n## Use the batches in your own training\n")[1].split("\n## ")[0]
-    (block,) = re.findall(r"^```python\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    model = SentenceTransformer(encoder, device="cpu")
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    dataset = Dataset(PAIRS.table.select(["pair_id", "lang", "query", "passage"]))
-    exec(compile(block, "README.md", "exec"), {"dataset": dataset, "model": model})
-    assert any(not torch.equal(before[name], weight.cpu()) for name, weight in model.state_dict().items())
 
 
 def test_the_speed_benchmark_runs_and_the_memory_target_holds() -> None:

@@ -32,7 +32,7 @@ LETTERS = "abcdefghijklmnop"
 TEXTS = ["ab", "c de", "ab ab ab ab c", "☃ a", "e d c b a"]
 
 
-def build_tiny(folder: Path, letters: str = LETTERS) -> Path:
+def build_tiny(folder: Path, letters: str = LETTERS, length: int = 32) -> Path:
     """Save a random two-layer BERT whose vocabulary is `letters`, some pairs of them, and an unused worst piece."""
     pieces = [("x", -9.0), ("y", -9.0)]  # never used, so that trimming moves the special pieces too
     pieces += [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("zzz", -30.0), ("▁", -2.5)]
@@ -44,14 +44,14 @@ def build_tiny(folder: Path, letters: str = LETTERS) -> Path:
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 4)])
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, **names).save_pretrained(folder / "plain")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **names).save_pretrained(folder / "plain")
     config = BertConfig(
         vocab_size=len(pieces) + 5,  # more rows than pieces, as in XLM-R's relatives
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=32,
+        max_position_embeddings=length,
         pad_token_id=3,
     )
     torch.manual_seed(3)
