@@ -9,13 +9,15 @@ one run only). The plain run is what a user writes without this package: the com
 of similar length: what that saves depends on the texts. `atlas-qa`, 8 languages, needs no download; `xquad-r`, questions and
 sentences in 11 languages (nine tenths of the articles), needs XIR_DATA and has no result in `results/` yet.
 Quality is judged on other articles, or other countries.
-Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than the bounds or the speed is
-below the target (as it is on a processor that is no faster in bfloat16). On a CPU ours computes in the faster precision and the
-plain run in float32, its default; `environment` names the processor, ours' precision and the rates it was chosen by. Where there
-is a GPU both run on it, the plain run with `bf16=True`, the target is another, and the FLOPs of the steps (`xir_lib.cost`,
-padding not counted) are also given as a share of the device's peak. There ours is no faster (`training_speed_h100.json`, measured before a column that is one part went
-unsorted), and the bounds on quality are narrower than what dropout alone does on XQuAD-R: the same runs on two machines
-(`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
+Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than
+the bounds or the speed is below the target (as it is on a processor that is no faster in bfloat16).
+On a CPU ours computes in the faster precision and the plain run in float32, its default;
+`environment` names the processor, ours' precision and the rates it was chosen by. Where there is a
+GPU both run on it, the plain run with `bf16=True`, the target is another, and the FLOPs of the
+steps (`xir_lib.cost`, padding not counted) are also given as a share of the device's peak. There
+ours is no faster (`training_speed_h100.json`, measured before a column that is one part went
+unsorted), and the bounds on quality are narrower than what dropout alone does on XQuAD-R: the same
+runs on two machines (`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
 """
 
 import argparse
