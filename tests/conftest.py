@@ -1,4 +1,6 @@
-"""Every test computes in float32 where the precision is left open, and keeps no rates in the user's cache."""
+"""Every test computes in float32 where the precision is left open, and keeps no rates in the user's
+cache.
+"""
 
 import atexit
 import os
@@ -11,8 +13,8 @@ from xir_lib import precision
 from xir_lib.paths import cache_dir
 
 _MODELS = cache_dir() / "models"
-# Before a process is started that would inherit the user's. The bundled encoders, which are large and
-# checked by their sum, stay where they are.
+# Before a process is started that would inherit the user's. The bundled encoders, which are large
+# and checked by their sum, stay where they are.
 _CACHE = mkdtemp(prefix="xir-tests-")
 atexit.register(rmtree, _CACHE, ignore_errors=True)
 os.environ["XDG_CACHE_HOME"] = _CACHE
@@ -24,4 +26,6 @@ _MODELS.mkdir(parents=True, exist_ok=True)
 @pytest.fixture(autouse=True, scope="session")
 def _float32_is_faster() -> None:
     """Answer for every processor alike: in this process, and by files for those that it starts."""
-    pytest.MonkeyPatch().setattr(precision, "measure", lambda *shape: {"float32": 2.0, "bfloat16": 1.0})
+    pytest.MonkeyPatch().setattr(
+        precision, "measure", lambda *shape: {"float32": 2.0, "bfloat16": 1.0}
+    )

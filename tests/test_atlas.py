@@ -26,7 +26,11 @@ def told(pair_id: str, lang: str) -> atlas.Row:
         ("KE.currency", "ar", "شلن كينيي"),
         ("KE.currency", "zh", "肯尼亚先令"),
         ("KE.languages", "ko", "영어 및 스와힐리어"),
-        ("KE.languages", "yo", "Èdè Gẹ̀ẹ́sì àti Èdè Swahili"),  # with the blank that CLDR's own list pattern lacks
+        (
+            "KE.languages",
+            "yo",
+            "Èdè Gẹ̀ẹ́sì àti Èdè Swahili",
+        ),  # with the blank that CLDR's own list pattern lacks
         ("KE.continent", "sw", "Afrika"),
         ("JP.capital", "ja", "東京"),
         ("EG.capital", "ar", "القاهرة"),
@@ -47,7 +51,8 @@ def test_known_facts(pair_id: str, lang: str, answer: str) -> None:
     assert answer not in row.question
 
 
-# 51,393,010 people in GeoNames; groups of two after the first three digits in India, a no-break blank in Russia.
+# 51,393,010 people in GeoNames; groups of two after the first three digits in India, a no-break
+# blank in Russia.
 @pytest.mark.parametrize(
     ("lang", "number"),
     [
@@ -81,15 +86,20 @@ def test_report_holds_what_the_issue_asks_for() -> None:
 
 
 def test_untranslated_names_are_counted() -> None:
-    # CLDR 48 names the Yao of Malawi and the Hiri Motu of Papua New Guinea in English but not in Yoruba.
+    # CLDR 48 names the Yao of Malawi and the Hiri Motu of Papua New Guinea in English but not in
+    # Yoruba.
     assert ("language", "Yao") in told("MW.languages", "yo").untranslated
     assert "Yao" in told("MW.languages", "yo").passage
     assert told("MW.languages", "de").untranslated == ()
-    assert any(kind == "currency in part" and "CFA" in name for kind, name in told("SN.currency", "ko").untranslated)
+    assert any(
+        kind == "currency in part" and "CFA" in name
+        for kind, name in told("SN.currency", "ko").untranslated
+    )
 
 
 def test_a_fact_without_names_is_left_out_in_every_language() -> None:
-    # CLDR 48 knows the Zimbabwe Gold of 2024 in English only: 22 of 23 languages lack it, more than a quarter.
+    # CLDR 48 knows the Zimbabwe Gold of 2024 in English only: 22 of 23 languages lack it, more than
+    # a quarter.
     assert "ZW.currency" in atlas.report(["en"])["left_out"]
     assert all(row.pair_id != "ZW.currency" for row in atlas._rows("en"))
 
@@ -98,7 +108,9 @@ def test_check_finds_planted_faults() -> None:
     good = told("KE.currency", "ru")
     assert atlas.check([good]) == []
     planted = {
-        "another script": replace(good, question=f"Which валюта: {good.country}?"),  # a template in the wrong script
+        "another script": replace(
+            good, question=f"Which валюта: {good.country}?"
+        ),  # a template in the wrong script
         "has a brace": replace(good, question=f"{good.country}: {{a}}?"),
         "is empty": replace(good, passage=" "),
         "lacks the answer": replace(good, passage=f"{good.country}: рубль."),
@@ -109,7 +121,10 @@ def test_check_finds_planted_faults() -> None:
     twin = replace(good, pair_id="UG.currency")
     assert any("same question" in problem for problem in atlas.check([good, twin]))
     alone = replace(told("UG.currency", "de"))
-    assert any("no row in ru" in problem for problem in atlas.check([good, alone, told("KE.currency", "de")]))
+    assert any(
+        "no row in ru" in problem
+        for problem in atlas.check([good, alone, told("KE.currency", "de")])
+    )
 
 
 def test_a_wrong_template_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,13 +143,16 @@ def test_every_language_has_the_same_number_of_phrasings_and_at_least_two_questi
             questions, passages = relations[relation]["q"], relations[relation]["p"]
             assert len(set(questions)) == len(templates["en"][relation]["q"]) >= 2, (lang, relation)
             assert len(set(passages)) == len(templates["en"][relation]["p"]) >= 1, (lang, relation)
-            assert all(question.count("{c}") == 1 and "{a}" not in question for question in questions)
+            assert all(
+                question.count("{c}") == 1 and "{a}" not in question for question in questions
+            )
             assert all(passage.count("{c}") == passage.count("{a}") == 1 for passage in passages)
             assert not set(questions) & set(passages)
 
 
 def test_both_phrasings_are_used_and_independent() -> None:
-    # Two fair coins over about 190 countries: each of the four combinations within 25 +- 12 % (4 standard deviations).
+    # Two fair coins over about 190 countries: each of the four combinations within 25 +- 12 % (4
+    # standard deviations).
     seen = [
         (row.question.startswith("How large"), row.passage.startswith("The territory"))
         for row in atlas._rows("en")
@@ -159,7 +177,9 @@ def test_pairs_are_parallel() -> None:
     assert len(pairs) == 2 * len(pairs.pair_ids)
     assert pairs.table["query"].null_count == pairs.table["passage"].null_count == 0
     assert pairs.table["passage_id"].to_pylist() == pairs.table["pair_id"].to_pylist()
-    assert set(pairs.pair_ids) == set(atlas.load_pairs("dev", ["km"]).pair_ids)  # ids do not depend on the languages asked for
+    assert set(pairs.pair_ids) == set(
+        atlas.load_pairs("dev", ["km"]).pair_ids
+    )  # ids do not depend on the languages asked for
 
 
 def test_task_judges_the_own_fact_in_every_language() -> None:
@@ -178,12 +198,16 @@ def test_task_judges_the_own_fact_in_every_language() -> None:
 
 def test_two_processes_with_different_hash_seeds_agree() -> None:
     code = (
-        "import hashlib; from xir_lib.corpora import atlas; "
-        "t = atlas.load_pairs('train', ['en', 'yo']).table.to_pylist(); print(hashlib.sha256(repr(t).encode()).hexdigest())"
+        "import hashlib; from xir_lib.corpora import atlas; t = atlas.load_pairs('train', ['en',"
+        " 'yo']).table.to_pylist(); print(hashlib.sha256(repr(t).encode()).hexdigest())"
     )
     digests = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }
@@ -193,7 +217,10 @@ def test_two_processes_with_different_hash_seeds_agree() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: atlas.load_pairs("train", ["en", "xx"]), "unknown language xx; atlas-qa has en, de"),
+        (
+            lambda: atlas.load_pairs("train", ["en", "xx"]),
+            "unknown language xx; atlas-qa has en, de",
+        ),
         (lambda: atlas.load_pairs("train", []), "no language given"),
         (lambda: atlas.load_pairs("valid"), "unknown split 'valid'; atlas-qa has train, dev, test"),
         (lambda: atlas.load_task(pool="world"), "pool 'world' is unknown; choose split or all"),
@@ -207,4 +234,6 @@ def test_bad_input_is_named(call: object, words: str) -> None:
 
 
 def test_the_sizes_that_the_readme_states() -> None:
-    assert [len(atlas.load_pairs(split, ["en"]).pair_ids) for split in ("train", "dev", "test")] == [917, 157, 369]
+    assert [
+        len(atlas.load_pairs(split, ["en"]).pair_ids) for split in ("train", "dev", "test")
+    ] == [917, 157, 369]

@@ -1,4 +1,6 @@
-"""The bias card: its numbers are those of a literal ranking, its page stands alone, and it is written whole or not at all."""
+"""The bias card: its numbers are those of a literal ranking, its page stands alone, and it is
+written whole or not at all.
+"""
 
 import base64
 import json
@@ -47,10 +49,27 @@ def test_the_sentences_say_what_a_literal_ranking_says(
     task, out = toy_task(), tmp_path / "out"
     task.save(tmp_path / "toy")
     capsys.readouterr()
-    assert xir(monkeypatch, "bias", "--model", model, "--task", tmp_path / "toy", "--out", out, "--json") == 0
+    assert (
+        xir(
+            monkeypatch,
+            "bias",
+            "--model",
+            model,
+            "--task",
+            tmp_path / "toy",
+            "--out",
+            out,
+            "--json",
+        )
+        == 0
+    )
     card = json.loads(capsys.readouterr().out)
     assert card == json.loads((out / "card.json").read_text())
-    encoder, queries, passages = SentenceTransformer(model, device="cpu"), task.queries.to_pylist(), task.passages.to_pylist()
+    encoder, queries, passages = (
+        SentenceTransformer(model, device="cpu"),
+        task.queries.to_pylist(),
+        task.passages.to_pylist(),
+    )
     scores = (
         encoder.encode(["query: " + row["text"] for row in queries])
         @ encoder.encode(["passage: " + row["text"] for row in passages]).T
@@ -62,17 +81,29 @@ def test_the_sentences_say_what_a_literal_ranking_says(
         first[query["lang"]].append(min(rank, key=rank.__getitem__) == query["lang"])
         distance[query["lang"]].append(max(rank.values()) - min(rank.values()))
         own[query["lang"]].append(np.mean([d["lang"] == query["lang"] for d in order[:10]]))
-    mean = {name: np.mean([np.mean(v) for v in part.values()]) for name, part in (("f", first), ("d", distance), ("o", own))}
+    mean = {
+        name: np.mean([np.mean(v) for v in part.values()])
+        for name, part in (("f", first), ("d", distance), ("o", own))
+    }
     text = " ".join(card["findings"])
-    assert f"For {mean['f']:.0%} of the questions" in text and "without preference that would be 33%" in text  # 1 / 3
-    assert f"are {mean['d']:.1f} ranks apart" in text and "2 would be perfect, 30.5 chance" in text  # 61 * 2 / 4
+    assert (
+        f"For {mean['f']:.0%} of the questions" in text
+        and "without preference that would be 33%" in text
+    )  # 1 / 3
+    assert (
+        f"are {mean['d']:.1f} ranks apart" in text and "2 would be perfect, 30.5 chance" in text
+    )  # 61 * 2 / 4
     assert f"Of the first 10 passages {mean['o']:.0%} are in the query's language" in text
     rows = {row["query language"]: row for row in card["languages"]}
     assert {lang: row["rank distance"] for lang, row in rows.items()} == pytest.approx(
         {k: np.mean(v) for k, v in distance.items()}
     )
-    assert [row["rank distance"] for row in card["languages"]] == sorted((np.mean(v) for v in distance.values()), reverse=True)
-    assert {row["own answer first"] for row in rows.values()} == {np.mean(v) for v in first.values()}
+    assert [row["rank distance"] for row in card["languages"]] == sorted(
+        (np.mean(v) for v in distance.values()), reverse=True
+    )
+    assert {row["own answer first"] for row in rows.values()} == {
+        np.mean(v) for v in first.values()
+    }
 
 
 def test_the_fixes_are_evaluations(model: str, tmp_path: Path) -> None:
@@ -84,10 +115,14 @@ def test_the_fixes_are_evaluations(model: str, tmp_path: Path) -> None:
         assert row["multilingual mAP"] == expected["settings"]["multilingual"]["mAP"]
         assert row["monolingual mAP"] == expected["settings"]["monolingual"]["mAP"]
         assert row["rank distance"] == expected["bias"]["rank_distance"]["mean"]
-    for lang, pools in card["cells"].items():  # the means of the heatmap's diagonal and of all else are the two settings
+    for lang, pools in card[
+        "cells"
+    ].items():  # the means of the heatmap's diagonal and of all else are the two settings
         assert set(pools) == set(LANGS) and lang in LANGS
     settings = card["results"]["none"]["settings"]
-    assert np.mean([card["cells"][lang][lang] for lang in LANGS]) == pytest.approx(settings["monolingual"]["mAP"])
+    assert np.mean([card["cells"][lang][lang] for lang in LANGS]) == pytest.approx(
+        settings["monolingual"]["mAP"]
+    )
     others = [card["cells"][a][b] for a in LANGS for b in LANGS if a != b]
     assert np.mean(others) == pytest.approx(settings["cross-lingual"]["mAP"])
 
@@ -97,32 +132,60 @@ def test_the_page_stands_alone_and_says_the_same_as_the_others(model: str, tmp_p
     text, markdown = (tmp_path / "card.html").read_text(), (tmp_path / "card.md").read_text()
     page = Page(text)
     tags = [tag for tag, _ in page.tags]
-    assert not {"script", "link", "iframe"} & set(tags) and tags.count("img") == 2 and "b" not in tags
+    assert (
+        not {"script", "link", "iframe"} & set(tags) and tags.count("img") == 2 and "b" not in tags
+    )
     assert not [
-        value for _, attributes in page.tags for value in attributes.values() if value and re.search(r"https?:|//", value[:99])
+        value
+        for _, attributes in page.tags
+        for value in attributes.values()
+        if value and re.search(r"https?:|//", value[:99])
     ]
     for tag, attributes in page.tags:
         if tag == "img":
             kind, data = str(attributes["src"]).split(",")
-            assert kind == "data:image/png;base64" and base64.b64decode(data)[:8] == b"\x89PNG\r\n\x1a\n" and attributes["alt"]
+            assert (
+                kind == "data:image/png;base64"
+                and base64.b64decode(data)[:8] == b"\x89PNG\r\n\x1a\n"
+                and attributes["alt"]
+            )
     words = " ".join(page.words)
-    assert f"Language bias of {model}" in words and f"Language bias of {model}" in markdown  # its name holds < and &
+    assert (
+        f"Language bias of {model}" in words and f"Language bias of {model}" in markdown
+    )  # its name holds < and &
     assert "Measured on toy: 60 queries and 60 passages in 3 languages" in words
     assert "xir train --encoder '" in words  # a name with blanks is quoted
-    for sentence in [*card["findings"], *card["advice"], *(row["says"] for row in card["measures"])]:
+    for sentence in [
+        *card["findings"],
+        *card["advice"],
+        *(row["says"] for row in card["measures"]),
+    ]:
         assert sentence in words and sentence in markdown
     names = [row["measure"] for row in card["measures"]]
     assert names == [
-        *("rank distance", "Max@R", "Complete@20", "one-target gap", "own language in the top 10", "evenness of the top 10"),
+        *(
+            "rank distance",
+            "Max@R",
+            "Complete@20",
+            "one-target gap",
+            "own language in the top 10",
+            "evenness of the top 10",
+        ),
         *("own answer first", "Kendall's W"),
     ]  # no Complete@100 in a pool of 60
     assert all(
-        isinstance(row[key], float) for row in card["measures"] for key in ("value", "ideal", "random", "same_language_first")
+        isinstance(row[key], float)
+        for row in card["measures"]
+        for key in ("value", "ideal", "random", "same_language_first")
     )
 
 
-def select(task: RetrievalTask, query_langs: str, doc_langs: str, own: bool = False) -> RetrievalTask:
-    """Keep the queries and passages of some languages, and only judgements that stay within one if `own`."""
+def select(
+    task: RetrievalTask, query_langs: str, doc_langs: str, own: bool = False
+) -> RetrievalTask:
+    """Keep the queries and passages of some languages, and only judgements that stay within one if
+    `own`.
+    """
     parts = [
         part.filter(pa.array([row["lang"] in langs for row in part.to_pylist()]))
         for part, langs in ((task.queries, query_langs), (task.passages, doc_langs))
@@ -143,21 +206,38 @@ def select(task: RetrievalTask, query_langs: str, doc_langs: str, own: bool = Fa
         (select(toy_task(), "xx", "xx"), 1, set()),
         (select(toy_task(), "xx yy", "zz"), 1, set()),  # no query in the pool's language
         (select(toy_task(), "xx", "yy zz"), 3, {"rank distance", "heatmaps"}),
-        (toy_task(ids=IDS[:5]), 2, {"rank distance", "heatmaps"}),  # one group: nothing to fit a mean on
+        (
+            toy_task(ids=IDS[:5]),
+            2,
+            {"rank distance", "heatmaps"},
+        ),  # one group: nothing to fit a mean on
     ],
 )
-def test_tasks_that_miss_something(model: str, tmp_path: Path, task: RetrievalTask, fixes: int, pictures: set[str]) -> None:
+def test_tasks_that_miss_something(
+    model: str, tmp_path: Path, task: RetrievalTask, fixes: int, pictures: set[str]
+) -> None:
     card = write_card(model, task, tmp_path)
     assert (len(card["fixes"]), set(bias_report.figures(card))) == (fixes, pictures)
     assert card["parallel"] == ("rank distance" in pictures)
     assert card["parallel"] == (bias_report.NOT_PARALLEL not in card["findings"])
     names = {row["measure"] for row in card["measures"]}
-    assert card["parallel"] or not names & {"rank distance", "Max@R", "Complete@20", "one-target gap", "own answer first"}
+    assert card["parallel"] or not names & {
+        "rank distance",
+        "Max@R",
+        "Complete@20",
+        "one-target gap",
+        "own answer first",
+    }
     assert (fixes == 2) == any("cross-fit needs a group" in sentence for sentence in card["advice"])
-    assert "nan" not in (tmp_path / "card.md").read_text() and Page((tmp_path / "card.html").read_text()).tags
+    assert (
+        "nan" not in (tmp_path / "card.md").read_text()
+        and Page((tmp_path / "card.html").read_text()).tags
+    )
 
 
-def test_a_language_without_parallel_answers_is_not_the_best_served(model: str, tmp_path: Path) -> None:
+def test_a_language_without_parallel_answers_is_not_the_best_served(
+    model: str, tmp_path: Path
+) -> None:
     task = toy_task()
     asked = task.queries.to_pylist()
     asked += [
@@ -170,7 +250,9 @@ def test_a_language_without_parallel_answers_is_not_the_best_served(model: str, 
     judged = [
         {"query_id": row["query_id"], "doc_id": f"{row['pair_id']}-{lang}", "relevance": 1}
         for row in asked
-        for lang in (["xx"] if row["lang"] == "ww" else LANGS)  # of ww's questions one answer is there
+        for lang in (
+            ["xx"] if row["lang"] == "ww" else LANGS
+        )  # of ww's questions one answer is there
     ]
     qrels = pa.Table.from_pylist(judged, schema=task.qrels.schema)
     card = write_card(model, RetrievalTask("five", queries, task.passages, qrels), tmp_path)
@@ -190,7 +272,9 @@ def test_written_whole_or_not_at_all(
         broken.setattr(bias_report, "_png", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_card(model, toy_task(), tmp_path / "out")
-    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith((".", "card"))]
+    assert not [
+        path for path in (tmp_path / "out").iterdir() if path.name.startswith((".", "card"))
+    ]
     (tmp_path / "file").write_text("mine")
     capsys.readouterr()
     assert xir(monkeypatch, *command[:-1], tmp_path / "file") == 2

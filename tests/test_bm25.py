@@ -1,4 +1,6 @@
-"""BM25 against hand arithmetic and a literal implementation, its tokenizer against words counted by hand in many scripts."""
+"""BM25 against hand arithmetic and a literal implementation, its tokenizer against words counted by
+hand in many scripts.
+"""
 
 import math
 import unicodedata
@@ -22,15 +24,20 @@ def literal(query, passages, k1=0.9, b=0.4):
         for token in query:
             df = sum(token in other for other in passages)
             idf = math.log(1 + (n - df + 0.5) / (df + 0.5))
-            total += idf * tf[token] / (tf[token] + k1 * (1 - b + b * len(passage) / mean)) if tf[token] else 0
+            total += (
+                idf * tf[token] / (tf[token] + k1 * (1 - b + b * len(passage) / mean))
+                if tf[token]
+                else 0
+            )
         scores.append(total)
     return scores
 
 
 def test_three_passages_by_hand():
-    # Lengths 3, 2, 1, mean 2. idf a: ln(1 + 2.5 / 1.5) = .98083; b and c: ln(1 + 1.5 / 2.5) = .47000.
-    # First: a twice 2 / (2 + .9 (.6 + .4 * 1.5)) = 2 / 3.08, b 1 / 2.08: .98083 * .64935 + .47 * .48077 = .86286.
-    # Second: b 1 / (1 + .9) = .52632, times .47 = .24737. Third: neither word.
+    # Lengths 3, 2, 1, mean 2. idf a: ln(1 + 2.5 / 1.5) = .98083; b and c: ln(1 + 1.5 / 2.5) =
+    # .47000. First: a twice 2 / (2 + .9 (.6 + .4 * 1.5)) = 2 / 3.08, b 1 / 2.08: .98083 * .64935 +
+    # .47 * .48077 = .86286. Second: b 1 / (1 + .9) = .52632, times .47 = .24737. Third: neither
+    # word.
     index = Index([["a", "a", "b"], ["b", "c"], ["c"]], np.zeros(3, int))
     apart, together = index.scores([["a", "b"], ["b", "a", "unseen"], ["unseen"], []])
     np.testing.assert_allclose(apart[:2], [[0.86286, 0.24737, 0]] * 2, atol=1e-5)
@@ -43,9 +50,14 @@ def test_every_pool_has_its_own_statistics(k1, b):
     rng = np.random.default_rng(0)
 
     def text(longest):
-        return [chr(97 + min(int(rng.exponential(4)), 25)) for _ in range(rng.integers(1, longest))]  # few words are frequent
+        return [
+            chr(97 + min(int(rng.exponential(4)), 25)) for _ in range(rng.integers(1, longest))
+        ]  # few words are frequent
 
-    passages, queries = [text(30) for _ in range(60)], [text(8) for _ in range(40)]  # with words that occur twice
+    passages, queries = (
+        [text(30) for _ in range(60)],
+        [text(8) for _ in range(40)],
+    )  # with words that occur twice
     langs = np.concatenate([[2, 1, 0], rng.integers(0, 3, 57)])
     apart, together = Index(passages, langs, k1=k1, b=b).scores(queries)
     for row, query in enumerate(queries):
@@ -80,7 +92,10 @@ def test_passages_without_words_and_a_pool_of_them():
         ("鸮会飞。蝠", ["鸮会", "会飞", "蝠"]),
         ("２０１６年にABCで", ["2016", "年に", "abc", "で"]),
         ("カタカナー", ["カタ", "タカ", "カナ", "ナー"]),
-        ("ผู้ชนะ NFL", ["ผู้ช", "ชน", "นะ", "nfl"]),  # a character takes the marks above and below it along
+        (
+            "ผู้ชนะ NFL",
+            ["ผู้ช", "ชน", "นะ", "nfl"],
+        ),  # a character takes the marks above and below it along
         ("ភាសាខ្មែរ", ["ភាសា", "សាខ្", "ខ្មែ", "មែរ"]),
         ("မြန်မာ", ["မြန်", "န်မာ"]),
         ("한국어 문장", ["한국어", "문장"]),  # Korean has spaces
@@ -109,7 +124,10 @@ def test_pieces_cover_the_whole_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Ọ̀yọ́, \u1ecc\u0300y\u1ecd\u0301", ["oyo", "oyo"]),  # with combining marks, and half composed
+        (
+            "Ọ̀yọ́, \u1ecc\u0300y\u1ecd\u0301",
+            ["oyo", "oyo"],
+        ),  # with combining marks, and half composed
         ("Ünïcode Straße Ελλάδα", ["unicode", "strasse", "ελλαδα"]),
         ("हिन्दी की", ["हिन्दी", "की"]),  # vowel signs and virama are letters
         ("ประเทศ", bm25.words("ประเทศ")),
@@ -117,7 +135,9 @@ def test_pieces_cover_the_whole_text(tmp_path):
         ("한국어", ["한국어"]),  # taken apart and put together again
     ],
 )
-def test_folding_takes_diacritics_off_latin_greek_and_cyrillic_alone(text: str, expected: list[str]) -> None:
+def test_folding_takes_diacritics_off_latin_greek_and_cyrillic_alone(
+    text: str, expected: list[str]
+) -> None:
     assert bm25.folded(text) == expected
 
 

@@ -41,27 +41,45 @@ def archive_bytes(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-ZIP = archive_bytes({"TOY/test/a.json": squad_bytes(3), "TOY/LICENSE": b"free", "TOY/dev/b.json": squad_bytes(1)})
+ZIP = archive_bytes(
+    {"TOY/test/a.json": squad_bytes(3), "TOY/LICENSE": b"free", "TOY/dev/b.json": squad_bytes(1)}
+)
 
 
 def remote(path: str, content: bytes) -> RemoteFile:
-    return RemoteFile(path, f"https://upstream.invalid/org/rev/{path}", hashlib.sha256(content).hexdigest(), len(content))
+    return RemoteFile(
+        path,
+        f"https://upstream.invalid/org/rev/{path}",
+        hashlib.sha256(content).hexdigest(),
+        len(content),
+    )
 
 
 TOY = DataSet("toy", "two files", "CC0", files=(remote("one.txt", ONE), remote("sub/two.txt", TWO)))
 ZIPPED = DataSet(
-    "zipped", "one archive", "CC0", archive=remote("toy.zip", ZIP), root="TOY", members=(Member("test/a.json", 3),)
+    "zipped",
+    "one archive",
+    "CC0",
+    archive=remote("toy.zip", ZIP),
+    root="TOY",
+    members=(Member("test/a.json", 3),),
 )
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` by path; `broken` maps a path to the ways its next answers fail, in order."""
+    """Serves `content` by path; `broken` maps a path to the ways its next answers fail, in
+    order.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content = {"/org/rev/one.txt": ONE, "/org/rev/sub/two.txt": TWO, "/org/rev/toy.zip": ZIP}
+        self.content = {
+            "/org/rev/one.txt": ONE,
+            "/org/rev/sub/two.txt": TWO,
+            "/org/rev/toy.zip": ZIP,
+        }
         self.broken: dict[str, list[str]] = {}
         self.hits: Counter[str] = Counter()
         self.finished = threading.Event()
@@ -101,7 +119,9 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("XIR_OFFLINE", raising=False)
     with Server() as local:
-        threading.Thread(target=local.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=local.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         yield local
         local.finished.set()
         local.shutdown()
@@ -114,7 +134,11 @@ def fetch(server: Server, name: str = "toy", **options: float) -> Path:
 def files_in(tmp_path: Path) -> list[str]:
     """Every file under the data folder but the lock, temporaries included."""
     root = tmp_path / "data"
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    )
 
 
 def refusal(server: Server, name: str = "toy", **options: float) -> str:
@@ -132,7 +156,9 @@ def test_get_brings_every_file_under_upstreams_name(server: Server, tmp_path: Pa
     assert download.verify("toy") == []
 
 
-def test_what_is_right_is_not_fetched_again_and_what_is_wrong_is(server: Server, tmp_path: Path) -> None:
+def test_what_is_right_is_not_fetched_again_and_what_is_wrong_is(
+    server: Server, tmp_path: Path
+) -> None:
     fetch(server)
     (tmp_path / "data/toy/one.txt").write_bytes(ONE.upper())  # the length stays, the sum does not
     fetch(server)
@@ -141,13 +167,17 @@ def test_what_is_right_is_not_fetched_again_and_what_is_wrong_is(server: Server,
     assert (tmp_path / "data/toy/one.txt").read_bytes() == ONE
 
 
-def test_a_complete_data_set_needs_no_network(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_data_set_needs_no_network(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetch(server)
     monkeypatch.setenv("XIR_OFFLINE", "1")
     fetch(server)
 
 
-def test_progress_bar_names_the_file_and_goes_to_stderr(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_names_the_file_and_goes_to_stderr(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     download.get("toy", base_url=server.url + "/", progress=True)
     out, err = capsys.readouterr()
     assert out == "" and "one.txt" in err and "100%" in err
@@ -169,7 +199,11 @@ def test_passing_failures_are_tried_again(server: Server, tmp_path: Path, way: s
         # TWO has 22 bytes (20 letters, two of them of two bytes) x 100 = 2,200; half of it is sent
         ("truncated", 3, ["broke off after 1100 bytes", "1100 more", "3 attempts"]),
         ("stalled", 3, ["nothing came for 0.3 seconds", "3 attempts"]),
-        ("wrong", 1, ["40 bytes", hashlib.sha256(b"<html>log in to the hotel network</html>").hexdigest()]),
+        (
+            "wrong",
+            1,
+            ["40 bytes", hashlib.sha256(b"<html>log in to the hotel network</html>").hexdigest()],
+        ),
     ],
 )
 def test_lasting_failures_are_one_line_and_leave_nothing(
@@ -183,7 +217,9 @@ def test_lasting_failures_are_one_line_and_leave_nothing(
     if way == "wrong":
         assert hashlib.sha256(TWO).hexdigest() in message
     assert server.hits["/org/rev/sub/two.txt"] == hits
-    assert files_in(tmp_path) == ["toy/one.txt"]  # what was whole is kept, of the other there is no part
+    assert files_in(tmp_path) == [
+        "toy/one.txt"
+    ]  # what was whole is kept, of the other there is no part
 
 
 def test_a_failed_replacement_keeps_the_file_that_was_there(server: Server, tmp_path: Path) -> None:
@@ -198,7 +234,9 @@ def test_closed_port_and_unknown_host(server: Server, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(InputError, match=r"one\.txt: no connection \(Connection refused\).*by hand$"):
+    with pytest.raises(
+        InputError, match=r"one\.txt: no connection \(Connection refused\).*by hand$"
+    ):
         download.get("toy", base_url=closed, progress=False)
     # RFC 6761: .invalid never resolves; the error number's text differs between systems
     with pytest.raises(InputError, match=r"http://upstream\.invalid/.*no connection \("):
@@ -216,7 +254,10 @@ def test_a_timeout_that_is_none(server: Server) -> None:
 def test_offline_is_obeyed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XIR_OFFLINE", "1")
     message = refusal(server)
-    assert message.startswith("XIR_OFFLINE is set; unset it") and str(tmp_path / "data/toy/one.txt") in message
+    assert (
+        message.startswith("XIR_OFFLINE is set; unset it")
+        and str(tmp_path / "data/toy/one.txt") in message
+    )
     assert not server.hits
 
 
@@ -226,11 +267,16 @@ def test_unknown_name_lists_the_known(server: Server) -> None:
         download.verify("squad")
 
 
-def test_folder_that_cannot_be_made(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_made(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XIR_DATA", str(tmp_path / "file" / "data"))
     message = refusal(server)
-    assert message.startswith(f"cannot write into {tmp_path}/file/data/toy (") and "XIR_DATA" in message
+    assert (
+        message.startswith(f"cannot write into {tmp_path}/file/data/toy (")
+        and "XIR_DATA" in message
+    )
 
 
 def test_read_only_folder(server: Server, tmp_path: Path) -> None:
@@ -253,11 +299,16 @@ def test_a_killed_download_starts_again_cleanly(server: Server, tmp_path: Path) 
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 30
-    while not (started := list((tmp_path / "data/toy/sub").glob(".two.txt.*.tmp"))) and time.monotonic() < deadline:
+    while (
+        not (started := list((tmp_path / "data/toy/sub").glob(".two.txt.*.tmp")))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert started and files_in(tmp_path) != ["toy/one.txt"]  # killed in the middle: the temporary is there
+    assert started and files_in(tmp_path) != [
+        "toy/one.txt"
+    ]  # killed in the middle: the temporary is there
     fetch(server)
     assert files_in(tmp_path) == ["toy/one.txt", "toy/sub/two.txt"]
     assert server.hits["/org/rev/one.txt"] == 1
@@ -288,7 +339,9 @@ def test_archive_is_unpacked_checked_and_deleted(server: Server, tmp_path: Path)
     assert server.hits["/org/rev/toy.zip"] == 1
 
 
-def test_archive_put_there_by_hand_needs_no_network(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_put_there_by_hand_needs_no_network(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XIR_OFFLINE", "1")
     (tmp_path / "data/zipped").mkdir(parents=True)
     (tmp_path / "data/zipped/toy.zip").write_bytes(ZIP)
@@ -298,7 +351,10 @@ def test_archive_put_there_by_hand_needs_no_network(server: Server, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("member", "says"),
-    [(Member("test/a.json", 4), "3 questions, expected 4"), (Member("test/c.json", 1), "has no TOY/test/c.json")],
+    [
+        (Member("test/a.json", 4), "3 questions, expected 4"),
+        (Member("test/c.json", 1), "has no TOY/test/c.json"),
+    ],
 )
 def test_archive_with_other_content_is_refused(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: Member, says: str
@@ -336,23 +392,34 @@ def test_list_and_verify_tell_present_missing_and_wrong(server: Server, tmp_path
     assert zipped["problems"] == [f"{tmp_path}/data/zipped/test/a.json has 2 questions, expected 3"]
 
 
-# ---- the Hub ----------------------------------------------------------------------------------------------------
+# ---- the Hub
+# ----------------------------------------------------------------------
 
-SWAHILI = {  # the real addresses of miracl-sw; `git hash-object` of the second and third file gives the sums beside them
-    "/datasets/miracl/miracl-corpus/resolve/d921ec7e349ce0d28daf30b2da9da5ee698bef0d/miracl-corpus-v1.0-sw/docs-0.jsonl.gz": (
+# the real addresses of miracl-sw; `git hash-object` of the second and third file gives the sums
+# beside them
+CORPUS = "/datasets/miracl/miracl-corpus/resolve/d921ec7e349ce0d28daf30b2da9da5ee698bef0d"
+JUDGED = "/datasets/miracl/miracl/resolve/c83d354623fc0b7172e664ade0404df78624abe3/miracl-v1.0-sw"
+SWAHILI = {
+    f"{CORPUS}/miracl-corpus-v1.0-sw/docs-0.jsonl.gz": (
         b"the corpus" * 1000,
         None,
     ),
-    "/datasets/miracl/miracl/resolve/c83d354623fc0b7172e664ade0404df78624abe3/miracl-v1.0-sw/topics/"
-    "topics.miracl-v1.0-sw-dev.tsv": (b"1\tNani?\n", "a94278247d59b6ba941b5970f44eedede970364e"),
-    "/datasets/miracl/miracl/resolve/c83d354623fc0b7172e664ade0404df78624abe3/miracl-v1.0-sw/qrels/"
-    "qrels.miracl-v1.0-sw-dev.tsv": (b"1 Q0 1#0 1\n", "155f7ba83a39884a3b6c56c51281f29c477e7dba"),
+    f"{JUDGED}/topics/topics.miracl-v1.0-sw-dev.tsv": (
+        b"1\tNani?\n",
+        "a94278247d59b6ba941b5970f44eedede970364e",
+    ),
+    f"{JUDGED}/qrels/qrels.miracl-v1.0-sw-dev.tsv": (
+        b"1 Q0 1#0 1\n",
+        "155f7ba83a39884a3b6c56c51281f29c477e7dba",
+    ),
 }
 DOCS, TOPICS, QRELS = SWAHILI
 
 
 class Hub(Server):
-    """The Hub's layout: small files under their git blob's sum, large ones redirected to a store on another host."""
+    """The Hub's layout: small files under their git blob's sum, large ones redirected to a store on
+    another host.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -381,15 +448,24 @@ class HubHandler(Handler):
         if content is None:
             self.send_error(404)
             return
-        if self.server.gate and path.startswith("/datasets/miracl/miracl/") and token != f"Bearer {self.server.gate}":
+        if (
+            self.server.gate
+            and path.startswith("/datasets/miracl/miracl/")
+            and token != f"Bearer {self.server.gate}"
+        ):
             self.send_error(self.server.refusal)
             return
         blob = SWAHILI.get(path, (None, None))[1]
         large = blob is None and self.path == path
         self.send_response(302 if large else 200)
         if large:
-            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/store{path}")
-            self.send_header("X-Linked-Etag", f'"{self.server.told.get(path) or hashlib.sha256(content).hexdigest()}"')
+            self.send_header(
+                "Location", f"http://localhost:{self.server.server_address[1]}/store{path}"
+            )
+            self.send_header(
+                "X-Linked-Etag",
+                f'"{self.server.told.get(path) or hashlib.sha256(content).hexdigest()}"',
+            )
             self.send_header("X-Linked-Size", str(len(content)))
         elif blob:
             self.send_header("ETag", f'W/"{self.server.told.get(path, blob)}"')
@@ -410,11 +486,16 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.delenv("XIR_OFFLINE", raising=False)
     with Hub() as local:
         swahili = download.DATASETS["miracl-sw"]
-        files = tuple(RemoteFile(file.path, file.url.replace("https://huggingface.co", local.url)) for file in swahili.files)
+        files = tuple(
+            RemoteFile(file.path, file.url.replace("https://huggingface.co", local.url))
+            for file in swahili.files
+        )
         here = dataclasses.replace(swahili, files=files)
         monkeypatch.setattr(download, "HUB", local.url)
         monkeypatch.setattr(download, "DATASETS", {"miracl-sw": here})
-        threading.Thread(target=local.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=local.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         yield local
         local.shutdown()
 
@@ -434,7 +515,9 @@ def test_files_of_the_hub_are_checked_by_the_sums_that_it_tells(
     for path, (content, _) in SWAHILI.items():
         kind = {DOCS: "corpus", TOPICS: "topics", QRELS: "qrels"}[path]
         assert (folder / kind / Path(path).name).read_bytes() == content
-    sums = subprocess.run(["sha256sum", "--check", "--quiet", "checksums.sha256"], cwd=folder, capture_output=True)
+    sums = subprocess.run(
+        ["sha256sum", "--check", "--quiet", "checksums.sha256"], cwd=folder, capture_output=True
+    )
     assert sums.returncode == 0, sums.stderr
     assert download.verify("miracl-sw") == [] and download.list_datasets()[0]["status"] == "present"
     monkeypatch.setenv("XIR_OFFLINE", "1")  # what was checked once needs the Hub no more
@@ -451,11 +534,17 @@ def test_files_of_the_hub_are_checked_by_the_sums_that_it_tells(
     ("path", "told", "says"),
     [
         (DOCS, "0" * 64, "arrived with 10000 bytes and sha256"),
-        (TOPICS, "0" * 40, "arrived with 8 bytes and git blob a94278247d59b6ba941b5970f44eedede970364e"),
+        (
+            TOPICS,
+            "0" * 40,
+            "arrived with 8 bytes and git blob a94278247d59b6ba941b5970f44eedede970364e",
+        ),
         (TOPICS, "abc", "the server tells no sum and size"),
     ],
 )
-def test_a_file_that_is_not_what_the_hub_tells_is_not_kept(hub: Hub, tmp_path: Path, path: str, told: str, says: str) -> None:
+def test_a_file_that_is_not_what_the_hub_tells_is_not_kept(
+    hub: Hub, tmp_path: Path, path: str, told: str, says: str
+) -> None:
     hub.told[path] = told
     message = hub_refusal()
     assert f"{hub.url}{path}: {says}" in message
@@ -468,15 +557,22 @@ def test_a_gated_answer_says_what_opens_it(hub: Hub, tmp_path: Path, status: int
     message = hub_refusal()
     assert f"{hub.url}{TOPICS}: the server answered {status}" in message
     assert f"accept the terms at {hub.url}/datasets/miracl/miracl and set HF_TOKEN" in message
-    assert files_in(tmp_path) == ["miracl-v1.0-sw/checksums.sha256", "miracl-v1.0-sw/corpus/docs-0.jsonl.gz"]
+    assert files_in(tmp_path) == [
+        "miracl-v1.0-sw/checksums.sha256",
+        "miracl-v1.0-sw/corpus/docs-0.jsonl.gz",
+    ]
 
 
-def test_the_token_opens_the_gate_and_is_told_to_the_hub_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_opens_the_gate_and_is_told_to_the_hub_alone(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.gate = "hf_right"
     monkeypatch.setenv("HF_TOKEN", "hf_right")
     download.get("miracl-sw", progress=False)
     assert {token for host, _, token in hub.seen if host == "127.0.0.1"} == {"Bearer hf_right"}
-    assert [token for host, _, token in hub.seen if host == "localhost"] == [None]  # the store of large files
+    assert [token for host, _, token in hub.seen if host == "localhost"] == [
+        None
+    ]  # the store of large files
 
 
 def test_a_mirror_is_not_told_the_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,8 +590,11 @@ def test_a_file_put_there_by_hand_is_checked_and_not_fetched(hub: Hub, tmp_path:
     assert hub.hits == {TOPICS: 1, QRELS: 1} and download.verify("miracl-sw") == []
 
 
-def test_a_pool_of_hard_negatives_arrives_and_loads(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at = "/datasets/mteb/MIRACLRetrievalHardNegatives/resolve/332a9acb49f5e83d5397683f79d23e588f685916"
+def test_a_pool_of_hard_negatives_arrives_and_loads(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = "332a9acb49f5e83d5397683f79d23e588f685916"
+    at = f"/datasets/mteb/MIRACLRetrievalHardNegatives/resolve/{revision}"
     tables = {
         "corpus": {"_id": ["1#0", "1#1"], "title": ["Owiwi", ""], "text": ["Ẹyẹ ni.", "ikeji"]},
         "queries": {"_id": ["7"], "text": ["Kí ni owiwi?"]},
@@ -506,17 +605,26 @@ def test_a_pool_of_hard_negatives_arrives_and_loads(hub: Hub, tmp_path: Path, mo
         content = (tmp_path / f"{kind}.parquet").read_bytes()
         hub.content[f"{at}/yo-{kind}/dev-00000-of-00001.parquet"] = content
     data = download._miracl_hard("yo")
-    files = tuple(dataclasses.replace(file, url=file.url.replace("https://huggingface.co", hub.url)) for file in data.files)
+    files = tuple(
+        dataclasses.replace(file, url=file.url.replace("https://huggingface.co", hub.url))
+        for file in data.files
+    )
     monkeypatch.setattr(download, "DATASETS", {data.name: dataclasses.replace(data, files=files)})
     assert download.get("miracl-yo-hard", progress=False) == tmp_path / "data/miracl-yo-hard"
     assert download.verify("miracl-yo-hard") == [] and sum(hub.hits.values()) == 3
     task = load_task("miracl-yo-hard")
-    assert task.name == "miracl-yo-hard" and task.passages["text"].to_pylist() == ["Owiwi Ẹyẹ ni.", "ikeji"]
+    assert task.name == "miracl-yo-hard" and task.passages["text"].to_pylist() == [
+        "Owiwi Ẹyẹ ni.",
+        "ikeji",
+    ]
 
 
 def test_every_language_of_miracl_has_its_files() -> None:
     names = {name for name in download.DATASETS if name.startswith("miracl-")}
-    assert names == {name for name in miracl.TASKS if not name.endswith("-untitled")} and len(names) == 2 * 18
+    assert (
+        names == {name for name in miracl.TASKS if not name.endswith("-untitled")}
+        and len(names) == 2 * 18
+    )
     german = download.DATASETS["miracl-de"].files
     assert len(german) == 32 + 2  # upstream's loading script names 32 files
     assert german[31].url.endswith("/miracl-corpus-v1.0-de/docs-31.jsonl.gz")
@@ -535,7 +643,11 @@ def test_the_table_pins_every_address() -> None:
             else:
                 assert len(file.sha256) == 64 and set(file.sha256) <= set("0123456789abcdef")
             if "githubusercontent" in file.url or "huggingface" in file.url:
-                revision = file.url.split("/resolve/")[1].split("/")[0] if "huggingface" in file.url else file.url.split("/")[5]
+                revision = (
+                    file.url.split("/resolve/")[1].split("/")[0]
+                    if "huggingface" in file.url
+                    else file.url.split("/")[5]
+                )
                 assert len(revision) == 40 and set(revision) <= set("0123456789abcdef")
 
 
@@ -544,16 +656,26 @@ def test_the_table_agrees_with_the_checksums_beside_the_data() -> None:
     sums = Path(os.environ["XIR_DATA"]) / "checksums.sha256"
     if not sums.exists():
         pytest.skip(f"{sums} does not exist")
-    known = {path: value for value, path in (line.split() for line in sums.read_text().splitlines())}
+    known = {
+        path: value for value, path in (line.split() for line in sums.read_text().splitlines())
+    }
     for name in ("xquad-r", "mlqa-r"):
         table = {f"{name}/{file.path}": file.sha256 for file in download.DATASETS[name].files}
-        assert table == {path: value for path, value in known.items() if path.startswith(f"{name}/") and path.endswith(".json")}
+        assert table == {
+            path: value
+            for path, value in known.items()
+            if path.startswith(f"{name}/") and path.endswith(".json")
+        }
         assert download.verify(name) == []
     for name in ("belebele", "miracl-yo"):
         folder = download.DATASETS[name].folder.name
         table = {f"{folder}/{file.path}": file.sha256 for file in download.DATASETS[name].files}
-        assert table == {path: value for path, value in known.items() if path.startswith(f"{folder}/")}
+        assert table == {
+            path: value for path, value in known.items() if path.startswith(f"{folder}/")
+        }
         assert download.verify(name) == []
     members = {f"mlqa-v1/{member.path}" for member in download.DATASETS["mlqa-v1"].members}
-    assert members == {path for path in known if path.startswith("mlqa-v1/") and path.endswith(".json")}
+    assert members == {
+        path for path in known if path.startswith("mlqa-v1/") and path.endswith(".json")
+    }
     assert download.verify("mlqa-v1") == []

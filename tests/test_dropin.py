@@ -1,4 +1,6 @@
-"""The sampler in a user's own `SentenceTransformerTrainer`: what reaches the loss is what the sampler plans."""
+"""The sampler in a user's own `SentenceTransformerTrainer`: what reaches the loss is what the
+sampler plans.
+"""
 
 import json
 import subprocess
@@ -8,8 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
 from test_encoders import build_tiny
 from toy import toy_pairs
 
@@ -24,7 +33,9 @@ EPOCHS, PER_EPOCH, BATCH_SIZE = 2, 9, 4
 
 def sampler() -> StrategyBatchSampler:
     index = PairIndex.from_table(PAIRS)
-    return StrategyBatchSampler(index, strategy="hybrid", batch_size=BATCH_SIZE, seed=5, num_batches=PER_EPOCH)
+    return StrategyBatchSampler(
+        index, strategy="hybrid", batch_size=BATCH_SIZE, seed=5, num_batches=PER_EPOCH
+    )
 
 
 def planned() -> list[list[Batch]]:
@@ -32,7 +43,12 @@ def planned() -> list[list[Batch]]:
     rows, epochs, ours = PAIRS.table.to_pylist(), [], sampler()
     for epoch in range(EPOCHS):
         ours.set_epoch(epoch)
-        epochs.append([[(rows[query]["query"], rows[passage]["passage"]) for query, passage in batch] for batch in ours])
+        epochs.append(
+            [
+                [(rows[query]["query"], rows[passage]["passage"]) for query, passage in batch]
+                for batch in ours
+            ]
+        )
     return epochs
 
 
@@ -55,7 +71,9 @@ def recording(loss: type[Any], seen: list[Batch], tokenizer: Any) -> type[Any]:
     return Recording
 
 
-def fit(encoder: str, out: Path, loss: type[Any], *, resume: Path | None = None, **settings: Any) -> list[Batch]:
+def fit(
+    encoder: str, out: Path, loss: type[Any], *, resume: Path | None = None, **settings: Any
+) -> list[Batch]:
     """Train as a user would; return the texts of each batch that reached the loss."""
     seen: list[Batch] = []
     model = SentenceTransformer(encoder, device="cpu")
@@ -73,7 +91,9 @@ def fit(encoder: str, out: Path, loss: type[Any], *, resume: Path | None = None,
         model=model,
         args=args,
         train_dataset=PairDataset.from_pairs(PAIRS),
-        loss=recording(loss, seen, model.tokenizer)(model, **({"mini_batch_size": 3} if "Cached" in loss.__name__ else {})),
+        loss=recording(loss, seen, model.tokenizer)(
+            model, **({"mini_batch_size": 3} if "Cached" in loss.__name__ else {})
+        ),
     )
     trainer.train(resume_from_checkpoint=resume and str(resume))
     return seen
@@ -86,21 +106,39 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("loss", [MultipleNegativesRankingLoss, CachedMultipleNegativesRankingLoss])
-def test_each_epoch_sees_its_own_batches_with_workers_and_accumulation(encoder: str, tmp_path: Path, loss: type[Any]) -> None:
+def test_each_epoch_sees_its_own_batches_with_workers_and_accumulation(
+    encoder: str, tmp_path: Path, loss: type[Any]
+) -> None:
     seen = fit(encoder, tmp_path, loss, dataloader_num_workers=2, gradient_accumulation_steps=2)
     first, second = planned()
     assert seen == first + second
     assert all(batch not in first for batch in second)
 
 
-def test_resuming_mid_epoch_continues_with_the_batches_of_the_uninterrupted_run(encoder: str, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1}
+def test_resuming_mid_epoch_continues_with_the_batches_of_the_uninterrupted_run(
+    encoder: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "gradient_accumulation_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 1,
+    }
     whole = fit(encoder, tmp_path, MultipleNegativesRankingLoss, **settings)
     first, second = planned()
     assert whole == first + second
-    # an epoch of 9 batches is 5 steps: step 2 has seen 4 batches of epoch 0, step 7 as many of epoch 1
+    # an epoch of 9 batches is 5 steps: step 2 has seen 4 batches of epoch 0, step 7 as many of
+    # epoch 1
     for step, rest in ((2, first[4:] + second), (7, second[4:])):
-        assert fit(encoder, tmp_path, MultipleNegativesRankingLoss, resume=tmp_path / f"checkpoint-{step}", **settings) == rest
+        assert (
+            fit(
+                encoder,
+                tmp_path,
+                MultipleNegativesRankingLoss,
+                resume=tmp_path / f"checkpoint-{step}",
+                **settings,
+            )
+            == rest
+        )
 
 
 def test_the_speed_benchmark_runs_and_the_memory_target_holds() -> None:
@@ -109,5 +147,9 @@ def test_the_speed_benchmark_runs_and_the_memory_target_holds() -> None:
     result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     *lines, arrays = result["lines"]
     assert [line["sampler"] for line in lines] == ["ours", "NO_DUPLICATES", "NO_DUPLICATES_HASHED"]
-    assert {(line["rows"], line["batches"]) for line in lines} == {(1995, 19)}  # 285 ids x 7 languages, 100 to a batch
-    assert 9 < arrays["bytes_per_row"] < 24  # row and passage code of 4 bytes each and a flag are the least it can be
+    assert {(line["rows"], line["batches"]) for line in lines} == {
+        (1995, 19)
+    }  # 285 ids x 7 languages, 100 to a batch
+    assert (
+        9 < arrays["bytes_per_row"] < 24
+    )  # row and passage code of 4 bytes each and a flag are the least it can be

@@ -1,4 +1,6 @@
-"""Encoders: trimming changes no vector, restoring gives the whole table back, encoding agrees with sentence-transformers."""
+"""Encoders: trimming changes no vector, restoring gives the whole table back, encoding agrees with
+sentence-transformers.
+"""
 
 import copy
 import importlib.util
@@ -33,18 +35,33 @@ TEXTS = ["ab", "c de", "ab ab ab ab c", "☃ a", "e d c b a"]
 
 
 def build_tiny(folder: Path, letters: str = LETTERS, length: int = 32) -> Path:
-    """Save a random two-layer BERT whose vocabulary is `letters`, some pairs of them, and an unused worst piece."""
+    """Save a random two-layer BERT whose vocabulary is `letters`, some pairs of them, and an unused
+    worst piece.
+    """
     pieces = [("x", -9.0), ("y", -9.0)]  # never used, so that trimming moves the special pieces too
-    pieces += [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("zzz", -30.0), ("▁", -2.5)]
+    pieces += [
+        ("<s>", 0.0),
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("zzz", -30.0),
+        ("▁", -2.5),
+    ]
     pieces += [(letter, -3.0 - number / 10) for number, letter in enumerate(letters)]
     pieces += [(f"▁{a}{b}", -4.0) for a, b in pairwise(letters)]
     pieces += [("query:", -3.0), ("passage:", -3.0)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=5, byte_fallback=False))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 4)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 4)]
+    )
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **names).save_pretrained(folder / "plain")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=length, **names
+    ).save_pretrained(folder / "plain")
     config = BertConfig(
         vocab_size=len(pieces) + 5,  # more rows than pieces, as in XLM-R's relatives
         hidden_size=16,
@@ -57,7 +74,9 @@ def build_tiny(folder: Path, letters: str = LETTERS, length: int = 32) -> Path:
     torch.manual_seed(3)
     BertModel(config).save_pretrained(folder / "plain")
     transformer = Transformer(str(folder / "plain"))
-    model = SentenceTransformer(modules=[transformer, Pooling(16, "mean"), Normalize()], device="cpu")
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(16, "mean"), Normalize()], device="cpu"
+    )
     model.prompts = {"query": "query: ", "passage": "passage: "}
     model.save(str(folder / "tiny"), create_model_card=False)
     return folder / "tiny"
@@ -92,12 +111,17 @@ PAIRS = [
 
 def test_translation_pairs_rank_first(real: SentenceTransformer) -> None:
     queries = encode(real, [query for query, _ in PAIRS], prompt="query: ", precision="float32")
-    passages = encode(real, [passage for _, passage in PAIRS], prompt="passage: ", precision="float32")
+    passages = encode(
+        real, [passage for _, passage in PAIRS], prompt="passage: ", precision="float32"
+    )
     assert (queries @ passages.T).argmax(axis=1).tolist() == list(range(len(PAIRS)))
 
 
 def test_trimming_the_real_encoder_changes_no_vector(real: SentenceTransformer) -> None:
-    texts = [text for pair in PAIRS for text in pair] + ["Tōkyō ～ 🜀🜁 №5 ẹ̀kọ́ e\u0301té", "<mask> </s>"]
+    texts = [text for pair in PAIRS for text in pair] + [
+        "Tōkyō ～ 🜀🜁 №5 ẹ̀kọ́ e\u0301té",
+        "<mask> </s>",
+    ]
     trimmed = copy.deepcopy(real)
     kept = trim_vocabulary(trimmed, texts)
     assert len(kept) < 400
@@ -106,14 +130,18 @@ def test_trimming_the_real_encoder_changes_no_vector(real: SentenceTransformer) 
         ids = real.tokenizer([prompt + text for text in texts]).input_ids
         small = trimmed.tokenizer([prompt + text for text in texts]).input_ids
         assert [kept[row].tolist() for row in small] == ids
-    whole, part = (encode(model, texts, prompt="query: ", precision="float32") for model in (real, trimmed))
+    whole, part = (
+        encode(model, texts, prompt="query: ", precision="float32") for model in (real, trimmed)
+    )
     np.testing.assert_allclose(part, whole, rtol=0, atol=1e-6)
 
 
 def test_real_encoder_agrees_with_sentence_transformers(real: SentenceTransformer) -> None:
     texts = [text for pair in PAIRS for text in pair]
     ours = encode(real, texts, prompt="passage: ", precision="float32")
-    np.testing.assert_allclose(ours, real.encode(texts, prompt="passage: ", batch_size=5), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        ours, real.encode(texts, prompt="passage: ", batch_size=5), rtol=0, atol=1e-5
+    )
     half = encode(real, texts[:4], prompt="passage: ", precision="bfloat16")
     assert (ours[:4] * half).sum(axis=1).min() >= 0.999
     assert not np.array_equal(ours[:4], half)
@@ -127,12 +155,17 @@ def test_encode_keeps_order_whatever_the_batches(tiny: SentenceTransformer) -> N
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
     column = pa.chunked_array([texts[:4], texts[4:]])
-    np.testing.assert_allclose(encode(tiny, column, prompt="query: ", precision="float32"), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        encode(tiny, column, prompt="query: ", precision="float32"), expected, rtol=0, atol=1e-5
+    )
     assert encode(tiny, [], prompt="").shape == (0, 16)
 
 
 def test_threads_change_neither_the_vectors_nor_their_own_number(tiny: SentenceTransformer) -> None:
-    before, texts = torch.get_num_threads(), [f"{a} {b}" * (1 + i % 3) for i, (a, b) in enumerate(pairwise("abcdefgh" * 5))]
+    before, texts = (
+        torch.get_num_threads(),
+        [f"{a} {b}" * (1 + i % 3) for i, (a, b) in enumerate(pairwise("abcdefgh" * 5))],
+    )
     found = {}
     try:
         for threads in (1, 3):
@@ -142,13 +175,19 @@ def test_threads_change_neither_the_vectors_nor_their_own_number(tiny: SentenceT
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(found[3], found[1], atol=1e-6)
-    np.testing.assert_allclose(found[3][7], encode(tiny, [texts[7]], prompt="")[0], atol=1e-6)  # rows are at their places
+    np.testing.assert_allclose(
+        found[3][7], encode(tiny, [texts[7]], prompt="")[0], atol=1e-6
+    )  # rows are at their places
 
 
 def test_a_text_without_direction_is_named(tiny: SentenceTransformer) -> None:
     with torch.no_grad():  # one letter's row is broken; only the text that holds it suffers
-        tiny[0].model.embeddings.word_embeddings.weight[tiny.tokenizer.convert_tokens_to_ids("p")] = torch.nan
-    with pytest.raises(InputError, match=r"^text number 2 of 4 has no usable vector \(zero or not finite\): 'p b'$"):
+        tiny[0].model.embeddings.word_embeddings.weight[
+            tiny.tokenizer.convert_tokens_to_ids("p")
+        ] = torch.nan
+    with pytest.raises(
+        InputError, match=r"^text number 2 of 4 has no usable vector \(zero or not finite\): 'p b'$"
+    ):
         encode(tiny, ["a", "b", "p b", "c"], prompt="")
     with pytest.raises(InputError, match=r"^text number 1 of 2 is null; [^\n]+$"):
         encode(tiny, pa.chunked_array([["a", None]]), prompt="")
@@ -156,45 +195,104 @@ def test_a_text_without_direction_is_named(tiny: SentenceTransformer) -> None:
 
 def test_trimming_keeps_ids_in_order_and_the_worst_piece(tiny: SentenceTransformer) -> None:
     before = tiny.tokenizer.get_vocab()
-    vectors = {prompt: encode(tiny, TEXTS, prompt=prompt) for prompt in ("", "query: ", "passage: ")}
+    vectors = {
+        prompt: encode(tiny, TEXTS, prompt=prompt) for prompt in ("", "query: ", "passage: ")
+    }
     kept = trim_vocabulary(tiny, iter(TEXTS))
     after = tiny.tokenizer.get_vocab()
-    # By hand: the specials; zzz scores lowest; ▁ab (-4.0) beats ▁ a b (-8.6) and ▁de beats ▁ d e; the rest goes by letters.
-    expected = {"<s>", "<pad>", "</s>", "<unk>", "zzz", "▁", "a", "b", "c", "d", "e", "▁ab", "▁de", "query:", "passage:"}
+    # By hand: the specials; zzz scores lowest; ▁ab (-4.0) beats ▁ a b (-8.6) and ▁de beats ▁ d e;
+    # the rest goes by letters.
+    expected = {
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "zzz",
+        "▁",
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+        "▁ab",
+        "▁de",
+        "query:",
+        "passage:",
+    }
     assert set(after) == expected
     assert kept.tolist() == sorted(before[piece] for piece in after)
     assert all(before[piece] == kept[number] for piece, number in after.items())
     assert tiny[0].model.embeddings.word_embeddings.weight.shape == (len(kept), 16)
     assert tiny[0].model.config.vocab_size == len(kept)
-    assert tiny[0].model.config.pad_token_id == tiny[0].model.embeddings.word_embeddings.padding_idx == after["<pad>"] == 1
+    assert (
+        tiny[0].model.config.pad_token_id
+        == tiny[0].model.embeddings.word_embeddings.padding_idx
+        == after["<pad>"]
+        == 1
+    )
     for prompt, expected_vectors in vectors.items():
-        np.testing.assert_allclose(encode(tiny, TEXTS, prompt=prompt), expected_vectors, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            encode(tiny, TEXTS, prompt=prompt), expected_vectors, rtol=0, atol=1e-6
+        )
 
 
 def build_word_pieces(folder: Path) -> Path:
-    """Save a random BERT with a WordPiece vocabulary in which `ab` hides that `abc` could be `a ##bc`."""
-    tokens = ["unused", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "ab", "##bc", "x", "##d", "y", "q", "##y", ":"]
+    """Save a random BERT with a WordPiece vocabulary in which `ab` hides that `abc` could be `a
+    ##bc`.
+    """
+    tokens = [
+        "unused",
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "a",
+        "ab",
+        "##bc",
+        "x",
+        "##d",
+        "y",
+        "q",
+        "##y",
+        ":",
+    ]
     vocab = {token: number for number, token in enumerate(tokens)}
-    BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=32).save_pretrained(folder / "bert")
-    torch.manual_seed(1)
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(tokens), max_position_embeddings=32, pad_token_id=1, **small)).save_pretrained(
+    BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=32).save_pretrained(
         folder / "bert"
     )
+    torch.manual_seed(1)
+    small = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    BertModel(
+        BertConfig(vocab_size=len(tokens), max_position_embeddings=32, pad_token_id=1, **small)
+    ).save_pretrained(folder / "bert")
     modules = [Transformer(str(folder / "bert")), Pooling(16, "cls"), Normalize()]
-    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "words"), create_model_card=False)
+    SentenceTransformer(modules=modules, device="cpu").save(
+        str(folder / "words"), create_model_card=False
+    )
     return folder / "words"
 
 
 def test_word_pieces_are_trimmed_and_restored_without_a_change(tmp_path: Path) -> None:
-    texts = ["ABC", "a xbc", "xd: q"]  # ABC is unknown, since ab is its longest start and ##c is no piece
+    texts = [
+        "ABC",
+        "a xbc",
+        "xd: q",
+    ]  # ABC is unknown, since ab is its longest start and ##c is no piece
     model, full = (open_encoder(str(build_word_pieces(tmp_path / name))) for name in "ab")
     before = model.tokenizer.get_vocab()
     pieces = [model.tokenizer.tokenize(text) for text in texts]
     assert pieces == [["[UNK]"], ["a", "x", "##bc"], ["x", "##d", ":", "q"]]
     vectors = encode(model, texts, prompt="")
     kept = trim_vocabulary(model, iter(texts))
-    assert [model.tokenizer.tokenize(text) for text in texts] == pieces  # without ab the first would be a ##bc
+    assert [
+        model.tokenizer.tokenize(text) for text in texts
+    ] == pieces  # without ab the first would be a ##bc
     after = model.tokenizer.get_vocab()
     assert set(before) - set(after) == {"unused", "y", "##y"}
     assert all(before[piece] == kept[number] for piece, number in after.items())
@@ -205,7 +303,9 @@ def test_word_pieces_are_trimmed_and_restored_without_a_change(tmp_path: Path) -
     np.testing.assert_allclose(encode(model, texts, prompt=""), vectors, rtol=0, atol=1e-6)
 
 
-def test_restoring_gives_every_row_back_and_keeps_the_trained_ones(tiny: SentenceTransformer, tmp_path: Path) -> None:
+def test_restoring_gives_every_row_back_and_keeps_the_trained_ones(
+    tiny: SentenceTransformer, tmp_path: Path
+) -> None:
     full = copy.deepcopy(tiny)
     original = full[0].model.embeddings.word_embeddings.weight.detach().clone()
     kept = trim_vocabulary(tiny, TEXTS)
@@ -228,14 +328,18 @@ def test_restoring_gives_every_row_back_and_keeps_the_trained_ones(tiny: Sentenc
         save_encoder(tiny, tmp_path / "restored")
 
 
-def test_restoring_from_another_encoder_is_refused(tiny: SentenceTransformer, tmp_path: Path) -> None:
+def test_restoring_from_another_encoder_is_refused(
+    tiny: SentenceTransformer, tmp_path: Path
+) -> None:
     other = open_encoder(str(build_tiny(tmp_path, letters="rstuv")))
     trim_vocabulary(tiny, TEXTS)
     with pytest.raises(InputError, match="are not in the full vocabulary"):
         restore_vocabulary(tiny, other)
 
 
-def test_untrained_copy_is_new_repeatable_and_leaves_the_generator_alone(tiny: SentenceTransformer) -> None:
+def test_untrained_copy_is_new_repeatable_and_leaves_the_generator_alone(
+    tiny: SentenceTransformer,
+) -> None:
     state = torch.get_rng_state()
     one, same, other = untrained_copy(tiny, 1), untrained_copy(tiny, 1), untrained_copy(tiny, 2)
     assert torch.equal(torch.get_rng_state(), state)
@@ -244,13 +348,18 @@ def test_untrained_copy_is_new_repeatable_and_leaves_the_generator_alone(tiny: S
     assert not np.allclose(vectors[1], vectors[3], atol=1e-3)
     assert not np.allclose(vectors[1], vectors[0], atol=1e-3)
     assert one[0].model.pooler is None
-    # BERT draws from N(0, 0.02); over 46 x 16 draws the standard error of the spread is 0.0005, a quarter of the margin.
+    # BERT draws from N(0, 0.02); over 46 x 16 draws the standard error of the spread is 0.0005, a
+    # quarter of the margin.
     assert abs(one[0].model.embeddings.word_embeddings.weight.std().item() - 0.02) < 0.002
 
 
-def test_names_that_cannot_be_opened(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_cannot_be_opened(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XIR_OFFLINE", "1")
-    with pytest.raises(InputError, match=r"^cannot open encoder 'nobody/nothing': XIR_OFFLINE is set and [^\n]+$"):
+    with pytest.raises(
+        InputError, match=r"^cannot open encoder 'nobody/nothing': XIR_OFFLINE is set and [^\n]+$"
+    ):
         open_encoder("nobody/nothing")
     with pytest.raises(InputError, match=r"^no model folder '\./nowhere/at/all'; [^\n]+$"):
         open_encoder("./nowhere/at/all")
@@ -263,7 +372,9 @@ def test_names_that_cannot_be_opened(tiny_folder: Path, tmp_path: Path, monkeypa
         open_encoder(str(tmp_path / "empty"))
 
 
-def test_pickled_weights_are_refused(tiny: SentenceTransformer, tiny_folder: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(
+    tiny: SentenceTransformer, tiny_folder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_folder, tmp_path / "pickled")
     torch.save(tiny[0].model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
     (tmp_path / "pickled" / "model.safetensors").unlink()
@@ -286,24 +397,38 @@ def test_max_seq_length_cuts(tiny_folder: Path) -> None:
         ("intfloat/multilingual-e5-large-instruct", {}, ("", "")),
         ("BAAI/bge-m3", {}, ("", "")),
         ("x/y", {"query": "Q ", "document": "D "}, ("Q ", "D ")),
-        ("intfloat/multilingual-e5-small", {"query": "Q ", "passage": "P ", "document": "D "}, ("Q ", "D ")),
+        (
+            "intfloat/multilingual-e5-small",
+            {"query": "Q ", "passage": "P ", "document": "D "},
+            ("Q ", "D "),
+        ),
         ("x/y", {"passage": "P ", "corpus": "C "}, ("", "P ")),
         ("x/y", {"query": "Q ", "corpus": "C "}, ("Q ", "C ")),
     ],
 )
-def test_prompts(tiny: SentenceTransformer, name: str, own: dict[str, str], expected: tuple[str, str]) -> None:
+def test_prompts(
+    tiny: SentenceTransformer, name: str, own: dict[str, str], expected: tuple[str, str]
+) -> None:
     tiny.prompts = {"query": "", "document": ""} | own
     assert prompts_of(tiny, name) == expected
     if own.get("document"):  # oracle: what sentence-transformers puts before the texts
         oracle = tiny.encode_query(TEXTS), tiny.encode_document(TEXTS)
         for prompt, vectors in zip(expected, oracle, strict=True):
-            np.testing.assert_allclose(encode(tiny, TEXTS, prompt=prompt, precision="float32"), vectors, atol=1e-5)
+            np.testing.assert_allclose(
+                encode(tiny, TEXTS, prompt=prompt, precision="float32"), vectors, atol=1e-5
+            )
 
 
-def test_a_default_prompt_stands_before_what_has_no_prompt_of_its_own(tiny: SentenceTransformer) -> None:
+def test_a_default_prompt_stands_before_what_has_no_prompt_of_its_own(
+    tiny: SentenceTransformer,
+) -> None:
     tiny.prompts, tiny.default_prompt_name = {"query": "Q ", "sts": "S "}, "sts"
     assert prompts_of(tiny) == ("Q ", "S ")
-    np.testing.assert_allclose(encode(tiny, TEXTS, prompt="S ", precision="float32"), tiny.encode_document(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(
+        encode(tiny, TEXTS, prompt="S ", precision="float32"),
+        tiny.encode_document(TEXTS),
+        atol=1e-5,
+    )
 
 
 def test_a_model_with_two_encoders_reads_each_text_with_its_own(tmp_path: Path) -> None:
@@ -313,9 +438,9 @@ def test_a_model_with_two_encoders_reads_each_text_with_its_own(tmp_path: Path) 
         for weights in answering[0].model.encoder.parameters():
             weights.mul_(1.5)
     router = Router.for_query_document(list(asking), list(answering))
-    SentenceTransformer(modules=[router], device="cpu", prompts={"query": "query: ", "document": "passage: "}).save(
-        str(tmp_path / "routed")
-    )
+    SentenceTransformer(
+        modules=[router], device="cpu", prompts={"query": "query: ", "document": "passage: "}
+    ).save(str(tmp_path / "routed"))
     routed, texts = open_encoder(str(tmp_path / "routed")), TEXTS[:3]
     queries = encode(routed, texts, prompt="query: ", role="query", precision="float32")
     passages = encode(routed, texts, prompt="passage: ", precision="float32")
@@ -327,6 +452,8 @@ def test_a_model_with_two_encoders_reads_each_text_with_its_own(tmp_path: Path) 
     )  # the other one reads it differently
     own = Encoder(str(tmp_path / "routed"), cache=tmp_path / "cache")
     for expected, role in ((queries, "query"), (passages, "document"), (queries, "query")):
-        np.testing.assert_allclose(own.encode(texts, role, "texts"), expected, atol=0.02)  # in bfloat16 where there is
+        np.testing.assert_allclose(
+            own.encode(texts, role, "texts"), expected, atol=0.02
+        )  # in bfloat16 where there is
     with pytest.raises(InputError, match="with modules of their own"):
         open_encoder(str(tmp_path / "routed"), vocab_texts=texts)

@@ -1,4 +1,6 @@
-"""The evaluator gives an evaluation's numbers, and a training that is watched by it is the training without it."""
+"""The evaluator gives an evaluation's numbers, and a training that is watched by it is the training
+without it.
+"""
 
 import csv
 import random
@@ -9,7 +11,11 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from test_encoders import build_tiny
@@ -37,7 +43,9 @@ def test_the_numbers_are_those_of_an_evaluation(folder: str, tmp_path: Path) -> 
     assert found.keys() == KEYS
     for setting, values in expected["settings"].items():
         assert found[f"toy_{setting}_mAP"] == pytest.approx(values["mAP"], abs=1e-12)
-    assert found["toy_rank_distance"] == pytest.approx(expected["bias"]["rank_distance"]["mean"], abs=1e-9)
+    assert found["toy_rank_distance"] == pytest.approx(
+        expected["bias"]["rank_distance"]["mean"], abs=1e-9
+    )
     assert (
         MultilingualRetrievalEvaluator(toy_task(), prompts=("passage: ", "query: "))(model) != found
     )  # the prompts reach the model
@@ -47,7 +55,8 @@ def test_modes_and_generators_stay_and_a_csv_only_where_asked(folder: str, tmp_p
     model = SentenceTransformer(folder, device="cpu").train()
     model[0].model.embeddings.eval()  # a user's frozen part
     modes = {name: module.training for name, module in model.named_modules()}
-    states = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    states = torch.get_rng_state(), numpy_state, random.getstate()
     evaluator = MultilingualRetrievalEvaluator(toy_task(), name="")
     first = evaluator(model)
     assert (torch.get_rng_state() == states[0]).all()
@@ -56,7 +65,9 @@ def test_modes_and_generators_stay_and_a_csv_only_where_asked(folder: str, tmp_p
     assert len(set(modes.values())) == 2
     assert evaluator.primary_metric == "multilingual_mAP" and evaluator.greater_is_better
     assert not list(tmp_path.iterdir())
-    assert evaluator(model, str(tmp_path), 0.5, 3) == evaluator(model, str(tmp_path), 1.0, 6) == first
+    assert (
+        evaluator(model, str(tmp_path), 0.5, 3) == evaluator(model, str(tmp_path), 1.0, 6) == first
+    )
     with (tmp_path / "multilingual_retrieval_evaluation_results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row.pop("epoch"), row.pop("steps")) for row in rows] == [("0.5", "3"), ("1.0", "6")]
@@ -65,16 +76,25 @@ def test_modes_and_generators_stay_and_a_csv_only_where_asked(folder: str, tmp_p
 
 def test_a_task_without_parallel_answers_has_no_distance(folder: str) -> None:
     task = toy_task()
-    own = [a == b for a, b in zip(task.qrels["query_id"].to_pylist(), task.qrels["doc_id"].to_pylist(), strict=True)]
+    own = [
+        a == b
+        for a, b in zip(
+            task.qrels["query_id"].to_pylist(), task.qrels["doc_id"].to_pylist(), strict=True
+        )
+    ]
     mono = RetrievalTask("toy", task.queries, task.passages, task.qrels.filter(pa.array(own)))
-    assert MultilingualRetrievalEvaluator(mono)(SentenceTransformer(folder, device="cpu")).keys() == {
+    assert MultilingualRetrievalEvaluator(mono)(
+        SentenceTransformer(folder, device="cpu")
+    ).keys() == {
         "toy_monolingual_mAP",
         "toy_multilingual_mAP",
     }
 
 
 class Blind(BaseEvaluator):
-    """Looks at nothing; the trainer's own evaluation loop draws random numbers with any evaluator."""
+    """Looks at nothing; the trainer's own evaluation loop draws random numbers with any
+    evaluator.
+    """
 
     primary_metric = "toy_multilingual_mAP"
 
@@ -84,9 +104,13 @@ class Blind(BaseEvaluator):
         return {"toy_multilingual_mAP": 0.0}
 
 
-def train(folder: str, out: Path, evaluator: BaseEvaluator) -> tuple[SentenceTransformerTrainer, dict[str, torch.Tensor]]:
+def train(
+    folder: str, out: Path, evaluator: BaseEvaluator
+) -> tuple[SentenceTransformerTrainer, dict[str, torch.Tensor]]:
     pairs = toy_pairs()
-    sampler = StrategyBatchSampler(PairIndex.from_table(pairs), strategy="x-y", batch_size=8, seed=1, num_batches=12)
+    sampler = StrategyBatchSampler(
+        PairIndex.from_table(pairs), strategy="x-y", batch_size=8, seed=1, num_batches=12
+    )
     torch.manual_seed(0)
     model = SentenceTransformer(folder, device="cpu")
     args = SentenceTransformerTrainingArguments(
@@ -116,13 +140,22 @@ def train(folder: str, out: Path, evaluator: BaseEvaluator) -> tuple[SentenceTra
 
 
 def test_inside_a_user_s_training(folder: str, tmp_path: Path) -> None:
-    trainer, weights = train(folder, tmp_path / "watched", MultilingualRetrievalEvaluator(toy_task()))
+    trainer, weights = train(
+        folder, tmp_path / "watched", MultilingualRetrievalEvaluator(toy_task())
+    )
     _, unwatched = train(folder, tmp_path / "blind", Blind())
     logged = [entry for entry in trainer.state.log_history if "eval_toy_multilingual_mAP" in entry]
     assert [entry["step"] for entry in logged] == [4, 8, 12]
-    assert {key for key in logged[0] if key.startswith("eval_toy")} == {f"eval_{key}" for key in KEYS}
+    assert {key for key in logged[0] if key.startswith("eval_toy")} == {
+        f"eval_{key}" for key in KEYS
+    }
     scores = [entry["eval_toy_multilingual_mAP"] for entry in logged]
-    assert trainer.state.best_metric == max(scores) == scores[-1] > scores[0]  # separable: it learns, so the last is best
+    assert (
+        trainer.state.best_metric == max(scores) == scores[-1] > scores[0]
+    )  # separable: it learns, so the last is best
     assert all((weights[name] == value).all() for name, value in unwatched.items())
     [path] = (tmp_path / "watched" / "eval").glob("*.csv")
-    assert path.name == "multilingual_retrieval_evaluation_toy_results.csv" and path.read_text().count("\n") == 4
+    assert (
+        path.name == "multilingual_retrieval_evaluation_toy_results.csv"
+        and path.read_text().count("\n") == 4
+    )

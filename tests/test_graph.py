@@ -1,4 +1,6 @@
-"""The whole study on a tiny encoder: from data to report, killed and started again, the same numbers every time."""
+"""The whole study on a tiny encoder: from data to report, killed and started again, the same
+numbers every time.
+"""
 
 import base64
 import gzip
@@ -28,7 +30,12 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("profile")
     profile = yaml.safe_load((REPO / "params" / "demo.yaml").read_text())
     languages = ["en", "sw"]
-    profile |= {"profile": "tiny", "encoder": str(build_tiny(folder)), "untrained": False, "resamples": 200}
+    profile |= {
+        "profile": "tiny",
+        "encoder": str(build_tiny(folder)),
+        "untrained": False,
+        "resamples": 200,
+    }
     profile["data"]["languages"] = languages
     profile["train"] |= {"steps": 3, "batch_size": 8, "learning_rate": 1e-3, "max_seq_length": 32}
     profile["evaluations"][0] |= {"languages": languages, "fit_texts": 20}
@@ -38,10 +45,22 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(params: Path, build: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "xir_lib", "study", "--params", str(params), "--build", str(build)]
-    # To a file: orphans of a killed start go on writing, and a pipe that nobody reads would stop them.
+    command = [
+        sys.executable,
+        "-m",
+        "xir_lib",
+        "study",
+        "--params",
+        str(params),
+        "--build",
+        str(build),
+    ]
+    # To a file: orphans of a killed start go on writing, and a pipe that nobody reads would stop
+    # them.
     with log_of(build).open("w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
 
 def log_of(build: Path) -> Path:
@@ -61,7 +80,10 @@ def numbers(build: Path) -> tuple[list[Any], list[Any], pd.DataFrame]:
     """Return everything that the study measured, without times and folders."""
     results = build / "results"
     evaluations = json.loads((results / "evaluations.json").read_text())
-    kept = [{key: e[key] for key in ("run", "task", "rival", "settings", "bias", "counts")} for e in evaluations]
+    kept = [
+        {key: e[key] for key in ("run", "task", "rival", "settings", "bias", "counts")}
+        for e in evaluations
+    ]
     hashes = [e["config"]["weights_sha256"] for e in evaluations]
     runs = [
         {key: run[key] for key in ("settings", "loss", "held_out_loss", "realised")}
@@ -75,10 +97,15 @@ def test_from_data_to_report_and_the_same_after_a_kill(
     params: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    uninterrupted = start(params, whole)  # beside the other, since one of them alone leaves a core idle
-    request.addfinalizer(lambda: uninterrupted.poll() is None and os.killpg(uninterrupted.pid, signal.SIGKILL))
+    uninterrupted = start(
+        params, whole
+    )  # beside the other, since one of them alone leaves a core idle
+    request.addfinalizer(
+        lambda: uninterrupted.poll() is None and os.killpg(uninterrupted.pid, signal.SIGKILL)
+    )
 
-    # Kill everything at once in the middle of the first training, then only the leaders later, so that orphans go on.
+    # Kill everything at once in the middle of the first training, then only the leaders later, so
+    # that orphans go on.
     process = start(params, killed)
     wait_for(lambda: list((killed / "models").glob(".*.lock")), process)
     assert not list((killed / "models").glob("[!.]*/run.json"))
@@ -93,8 +120,15 @@ def test_from_data_to_report_and_the_same_after_a_kill(
     finish(params, killed)
     wait_for_the_end(uninterrupted, whole)
     page = (whole / "report" / "index.html").read_text()
-    assert page.index('class="answer"') < page.index("<img") < page.index("<table") < page.index("The notebooks")
-    assert len(list((whole / "report").glob("*.html"))) == 9  # the index, 01, three runs of 02, 03, 04, 05 and 07
+    assert (
+        page.index('class="answer"')
+        < page.index("<img")
+        < page.index("<table")
+        < page.index("The notebooks")
+    )
+    assert (
+        len(list((whole / "report").glob("*.html"))) == 9
+    )  # the index, 01, three runs of 02, 03, 04, 05 and 07
 
     for one, other in zip(numbers(whole), numbers(killed), strict=True):
         if isinstance(one, pd.DataFrame):
@@ -112,7 +146,9 @@ def test_from_data_to_report_and_the_same_after_a_kill(
         for path in [*whole.glob("models/*/run.json"), *whole.glob("evaluations/*/*/metrics.json")]
     }
     changed = params.with_name("changed.yaml")
-    changed.write_text(params.read_text().replace("resamples: 200", "resamples: 300") + "corpora: [miracl-sw]\n")
+    changed.write_text(
+        params.read_text().replace("resamples: 200", "resamples: 300") + "corpora: [miracl-sw]\n"
+    )
     write_corpus(tmp_path / "data" / miracl.folder_name("sw"))
     monkeypatch.setenv("XIR_DATA", str(tmp_path / "data"))
     finish(changed, whole)
@@ -121,7 +157,9 @@ def test_from_data_to_report_and_the_same_after_a_kill(
 
     # A corpus of one language is judged besides, and published beside other profiles' models.
     study = load_study(changed)
-    assert {path.parts[-3] for path in whole.glob("corpora/*/miracl-sw/metrics.json")} == {*study.runs}
+    assert {path.parts[-3] for path in whole.glob("corpora/*/miracl-sw/metrics.json")} == {
+        *study.runs
+    }
     graph._publish_corpus(study, whole / "corpora", "miracl-sw", tmp_path / "miracl-sw")
     names = {f"tiny-{run}" for run in study.runs if run != "none"}
     assert {path.name for path in (tmp_path / "miracl-sw").iterdir()} == names
@@ -130,7 +168,9 @@ def test_from_data_to_report_and_the_same_after_a_kill(
         assert (published["task"], published["model"]) == ("miracl-sw", name)
     topics = miracl_tables.read_topics(tmp_path / "miracl-sw")
     assert set(topics["topic"]) == {"1", "2", "3"}
-    assert set(topics["system"]) == {f"{name.removesuffix('-s0')}{fix}" for name in names for fix in ("", "/centring")}
+    assert set(topics["system"]) == {
+        f"{name.removesuffix('-s0')}{fix}" for name in names for fix in ("", "/centring")
+    }
 
 
 def test_missing_foreign_passages_are_told_before_anything_is_trained(
@@ -145,9 +185,13 @@ def test_missing_foreign_passages_are_told_before_anything_is_trained(
     assert not (tmp_path / "build").exists()
 
 
-def test_a_profile_without_anything_to_compare_is_refused_before_it_runs(params: Path, tmp_path: Path) -> None:
+def test_a_profile_without_anything_to_compare_is_refused_before_it_runs(
+    params: Path, tmp_path: Path
+) -> None:
     alone = params.with_name("alone.yaml")
-    alone.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"strategies": ["hybrid-0.5"]}))
+    alone.write_text(
+        yaml.safe_dump(yaml.safe_load(params.read_text()) | {"strategies": ["hybrid-0.5"]})
+    )
     with pytest.raises(InputError, match=r"the profile trains hybrid-0.5; .* `xir train`"):
         graph.run_graph(alone, build=tmp_path / "build")
     assert not (tmp_path / "build").exists()
@@ -155,11 +199,17 @@ def test_a_profile_without_anything_to_compare_is_refused_before_it_runs(params:
 
 def write_corpus(folder: Path) -> None:
     """Write a Swahili corpus of three passages in MIRACL's layout, each the answer to one topic."""
-    lines = [{"docid": f"{n}#0", "title": "", "text": text} for n, text in enumerate(("moja", "mbili", "tatu"), 1)]
+    lines = [
+        {"docid": f"{n}#0", "title": "", "text": text}
+        for n, text in enumerate(("moja", "mbili", "tatu"), 1)
+    ]
     topics = "".join(f"{n}\tnini {n}?\n" for n in (1, 2, 3))
     qrels = "".join(f"{n} Q0 {n}#0 1\n" for n in (1, 2, 3))
     for name, content in (
-        ("corpus/docs-0.jsonl.gz", gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode())),
+        (
+            "corpus/docs-0.jsonl.gz",
+            gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()),
+        ),
         (miracl.split_file("sw", "topics", "dev"), topics.encode()),
         (miracl.split_file("sw", "qrels", "dev"), qrels.encode()),
     ):
@@ -171,13 +221,17 @@ def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
     for _ in range(1200):
         if condition():
             return
-        assert process.poll() is None, f"it ended with exit code {process.returncode} before the step came"
+        assert process.poll() is None, (
+            f"it ended with exit code {process.returncode} before the step came"
+        )
         time.sleep(0.1)
     raise AssertionError("the step did not come")
 
 
 def wait_until_free(build: Path) -> None:
-    """Wait for the orphaned graph to let go of its lock; a start before that is refused with exit code 2."""
+    """Wait for the orphaned graph to let go of its lock; a start before that is refused with exit
+    code 2.
+    """
     import fcntl
 
     for _ in range(3000):
@@ -190,9 +244,14 @@ def wait_until_free(build: Path) -> None:
     raise AssertionError("the lock was never released")
 
 
-def test_a_profile_s_precision_reaches_every_command(params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_s_precision_reaches_every_command(
+    params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_corpus(tmp_path / "data" / miracl.folder_name("sw"))
-    profile = yaml.safe_load(params.read_text()) | {"corpora": ["miracl-sw"], "precision": "float32"}
+    profile = yaml.safe_load(params.read_text()) | {
+        "corpora": ["miracl-sw"],
+        "precision": "float32",
+    }
     profile["train"]["precision"] = "bfloat16"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(graph.SNAKEFILE), "--dry-run"]
     for pinned in (True, False):
@@ -204,7 +263,13 @@ def test_a_profile_s_precision_reaches_every_command(params: Path, tmp_path: Pat
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
         lines = (done.stdout + done.stderr).splitlines()
         judging = [line for line in lines if " -m xir_lib evaluate " in line]
-        assert len(judging) > 2 and all(("--precision float32" in line) == pinned for line in judging)
-        training = [line.split(" -b ")[1].split()[0] for line in lines if "02_train_strategy.ipynb" in line and " -b " in line]
+        assert len(judging) > 2 and all(
+            ("--precision float32" in line) == pinned for line in judging
+        )
+        training = [
+            line.split(" -b ")[1].split()[0]
+            for line in lines
+            if "02_train_strategy.ipynb" in line and " -b " in line
+        ]
         given = {yaml.safe_load(base64.b64decode(one))["precision"] for one in training}
         assert given == {"bfloat16" if pinned else "auto"}

@@ -1,4 +1,6 @@
-"""Merged rankings against literal list merging and hand arithmetic; scores in disguise rank as the vectors they came from."""
+"""Merged rankings against literal list merging and hand arithmetic; scores in disguise rank as the
+vectors they came from.
+"""
 
 import itertools
 from dataclasses import replace
@@ -22,7 +24,9 @@ def ranking(scores, ties):
 
 
 def literal_round_robin(scores, langs, ties):
-    pools = [[doc for doc in ranking(scores, ties) if langs[doc] == lang] for lang in sorted(set(langs))]
+    pools = [
+        [doc for doc in ranking(scores, ties) if langs[doc] == lang] for lang in sorted(set(langs))
+    ]
     pools.sort(key=lambda pool: (-scores[pool[0]], ties[pool[0]]))
     return [doc for turn in itertools.zip_longest(*pools) for doc in turn if doc is not None]
 
@@ -32,7 +36,13 @@ def pools(draw):
     """Scores of a few values, with many ties, of passages in up to four languages."""
     n_langs = draw(st.integers(1, 4))
     langs = [*range(n_langs), *draw(st.lists(st.integers(0, n_langs - 1), max_size=24))]
-    values = draw(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 0.1, 0.7, 0.70000005]), min_size=len(langs), max_size=len(langs)))
+    values = draw(
+        st.lists(
+            st.sampled_from([-1.5, -0.0, 0.0, 0.1, 0.7, 0.70000005]),
+            min_size=len(langs),
+            max_size=len(langs),
+        )
+    )
     ties = draw(st.permutations(range(len(langs))))
     return np.array([values], dtype=np.float32), np.array(langs), np.array(ties)
 
@@ -58,21 +68,31 @@ def test_round_robin_ranks_are_those_of_the_literal_list(pool, top):
     assert [expected.index(doc) + 1 for doc in every] == found.in_all()[1].tolist()
     for row, doc in enumerate(every):
         before = [langs[other] for other in expected[: expected.index(doc)]]
-        assert found.outranked_by[row].tolist() == np.bincount(before, minlength=langs.max() + 1).tolist()
+        assert (
+            found.outranked_by[row].tolist()
+            == np.bincount(before, minlength=langs.max() + 1).tolist()
+        )
     first = np.bincount(langs[expected[:top]], minlength=langs.max() + 1)
     assert found.top_counts is not None and found.top_counts[0].tolist() == first.tolist()
-    np.testing.assert_array_equal(found.outranked_by[every, langs], alone.outranked_by[every, langs])
+    np.testing.assert_array_equal(
+        found.outranked_by[every, langs], alone.outranked_by[every, langs]
+    )
 
 
 def test_ranks_that_do_not_know_the_first_languages_are_refused():
-    ranks = relevant_ranks(*as_vectors(np.eye(2, dtype=np.float32)), np.array([0, 1]), [0, 1], [0, 1], np.arange(2))
+    ranks = relevant_ranks(
+        *as_vectors(np.eye(2, dtype=np.float32)), np.array([0, 1]), [0, 1], [0, 1], np.arange(2)
+    )
     with pytest.raises(InputError, match="do not say which language comes first"):
         round_robin_ranks(replace(ranks, lang_places=None))
 
 
 def test_round_robin_by_hand():
     # Language 0 has .9 .5 .1, language 1 has .95 .2: the turns are (.95, .9), (.2, .5), (.1).
-    scores, langs = np.array([[0.9, 0.5, 0.1, 0.95, 0.2]], dtype=np.float32), np.array([0, 0, 0, 1, 1])
+    scores, langs = (
+        np.array([[0.9, 0.5, 0.1, 0.95, 0.2]], dtype=np.float32),
+        np.array([0, 0, 0, 1, 1]),
+    )
     merged = merge(scores, langs, np.arange(5), "round-robin")
     assert ranking(merged[0], range(5)) == [3, 0, 4, 1, 2]
 
@@ -85,7 +105,8 @@ def test_z_score_by_hand():
 
 
 def test_minus_top10_by_hand():
-    # 0 to 1999: the best ten are 1990 to 1999, of mean 1994.5. A pool of two has the mean (4 + 6) / 2.
+    # 0 to 1999: the best ten are 1990 to 1999, of mean 1994.5. A pool of two has the mean (4 + 6) /
+    # 2.
     values = np.random.default_rng(0).permutation(2000).tolist()
     scores = np.array([[*values, 4, 6]], dtype=np.float32)
     merged = merge(scores, np.array([0] * 2000 + [1, 1]), np.arange(2002), "minus-top10")
@@ -106,7 +127,8 @@ def test_a_language_keeps_its_ranking(pool):
 
 @pytest.mark.parametrize("method", MERGES)
 def test_an_offset_per_language_is_undone(method):
-    # Every language has the same scores but for an offset, so the three versions of a passage are neighbours.
+    # Every language has the same scores but for an offset, so the three versions of a passage are
+    # neighbours.
     rng = np.random.default_rng(0)
     content = rng.normal(0, 0.1, (20, 30))
     scores = np.concatenate([content, content + 0.5, content - 0.3], axis=1).astype(np.float32)
@@ -127,13 +149,23 @@ def test_places_that_float32_cannot_tell_apart_are_refused():
 
 def toy(rng, n_queries=300, n_docs=90):
     """Vectors on a grid, so that many scores tie, and two relevant passages a query."""
-    queries, docs = rng.integers(-1, 2, (n_queries, 6)) + 0.5, rng.integers(-1, 2, (n_docs, 6)) + 0.5
+    queries, docs = (
+        rng.integers(-1, 2, (n_queries, 6)) + 0.5,
+        rng.integers(-1, 2, (n_docs, 6)) + 0.5,
+    )
     langs = np.concatenate([[0, 1, 2], rng.integers(0, 3, n_docs - 3)])
     query_index = np.repeat(np.arange(n_queries), 2)
     doc_index = np.concatenate([rng.choice(n_docs, 2, replace=False) for _ in range(n_queries)])
     order = rng.permutation(2 * n_queries)
     ids = [f"d{number}" for number in rng.permutation(n_docs)]
-    return queries.astype(np.float32), docs.astype(np.float32), langs, query_index[order], doc_index[order], ids
+    return (
+        queries.astype(np.float32),
+        docs.astype(np.float32),
+        langs,
+        query_index[order],
+        doc_index[order],
+        ids,
+    )
 
 
 def test_scores_in_disguise_are_the_scores():
@@ -152,7 +184,9 @@ def test_parts_rank_as_the_whole():
     rows = rng.permutation(300)
     scores = queries @ docs.T
     blocks = (rows[:100], rows[100:101], rows[101:])
-    disguised = [Part(block, as_vectors(scores[block]), as_vectors(-scores[block])) for block in blocks]
+    disguised = [
+        Part(block, as_vectors(scores[block]), as_vectors(-scores[block])) for block in blocks
+    ]
     vectors = plain_parts((block, queries[block], docs) for block in blocks)
     apart, together = ranks_of(disguised, langs, query_index, doc_index, ties)
     plain, same = ranks_of(vectors, langs, query_index, doc_index, ties)
@@ -160,9 +194,13 @@ def test_parts_rank_as_the_whole():
     opposite = relevant_ranks(-queries, docs, langs, query_index, doc_index, ties)
     for found, expected in ((apart, whole), (plain, whole), (together, opposite)):
         assert (found.outranked_by == expected.outranked_by).all()
-        assert (found.doc_lang == expected.doc_lang).all() and (found.pool_sizes == expected.pool_sizes).all()
+        assert (found.doc_lang == expected.doc_lang).all() and (
+            found.pool_sizes == expected.pool_sizes
+        ).all()
         assert found.n_queries == 300
-    for found, expected in zip(top_of(disguised, 300, ids, 20), top_k(-queries, docs, ids, 20), strict=True):
+    for found, expected in zip(
+        top_of(disguised, 300, ids, 20), top_k(-queries, docs, ids, 20), strict=True
+    ):
         assert (found == expected).all()
 
 
@@ -171,10 +209,14 @@ def test_ranks_after_merging_are_those_of_the_literal_ranking(method):
     queries, docs, langs, query_index, doc_index, ids = toy(np.random.default_rng(3))
     ties = tie_order(ids)
     shifted = [(np.arange(300), queries, docs)]
-    apart, together = ranks_of(merged_parts(shifted, langs, ties, method), langs, query_index, doc_index, ties)
+    apart, together = ranks_of(
+        merged_parts(shifted, langs, ties, method), langs, query_index, doc_index, ties
+    )
     plain = relevant_ranks(queries, docs, langs, query_index, doc_index, ties)
     for lang in range(3):
-        assert (apart.in_pool(lang)[1] == plain.in_pool(lang)[1]).all()  # exactly: the single pools are not merged
+        assert (
+            apart.in_pool(lang)[1] == plain.in_pool(lang)[1]
+        ).all()  # exactly: the single pools are not merged
     scores = queries @ docs.T
     for query, doc, rank in zip(query_index, doc_index, together.in_all()[1], strict=True):
         if method == "round-robin":
@@ -185,11 +227,16 @@ def test_ranks_after_merging_are_those_of_the_literal_ranking(method):
 
 
 def test_single_pools_are_ranked_by_the_scores_before_the_merge():
-    # .1 and its neighbour among the float32 numbers are one z-score, since -10 sets the scale: a tie, but only after merging.
-    scores = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(1)), -10, 0.5], dtype=np.float32)
+    # .1 and its neighbour among the float32 numbers are one z-score, since -10 sets the scale: a
+    # tie, but only after merging.
+    scores = np.array(
+        [0.1, np.nextafter(np.float32(0.1), np.float32(1)), -10, 0.5], dtype=np.float32
+    )
     langs, ties = np.array([0, 0, 0, 1]), np.arange(4)
     assert len(set(merge(scores[None], langs, ties, "z-score")[0, :2])) == 1
-    parts = merged_parts([(np.arange(1), np.ones((1, 1), np.float32), scores[:, None])], langs, ties, "z-score")
+    parts = merged_parts(
+        [(np.arange(1), np.ones((1, 1), np.float32), scores[:, None])], langs, ties, "z-score"
+    )
     apart, together = ranks_of(parts, langs, np.zeros(1, int), np.zeros(1, int), ties)
     assert apart.in_pool(0)[1].tolist() == [2] and together.in_all()[1].tolist() == [1]
 
@@ -203,7 +250,10 @@ def test_passages_without_a_common_word_come_last_in_the_order_of_the_ids():
         assert (queries @ docs.T == found).all()
     assert (expected[0] != expected[1]).any()
     rows, scores = top_of(parts, 2, ids, 5)
-    assert rows[0, 2:].tolist() == [4, 2, 1] and set(rows[0, :2]) == {0, 3}  # reverse lexical, as trec_eval does
+    assert rows[0, 2:].tolist() == [4, 2, 1] and set(rows[0, :2]) == {
+        0,
+        3,
+    }  # reverse lexical, as trec_eval does
     assert rows[1].tolist() == [4, 3, 2, 1, 0] and not scores[1].any()
     found, _ = ranks_of(parts, langs, np.array([0, 1]), np.array([2, 0]), tie_order(ids))
     assert found.in_pool(1)[1].tolist() == [3] and found.in_pool(0)[1].tolist() == [2]

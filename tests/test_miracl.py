@@ -1,4 +1,6 @@
-"""MIRACL: the published counts of Yoruba (with XIR_DATA), and small corpora that are broken on purpose."""
+"""MIRACL: the published counts of Yoruba (with XIR_DATA), and small corpora that are broken on
+purpose.
+"""
 
 import gzip
 import importlib.util
@@ -23,7 +25,10 @@ from xir_lib.tokens import tokenise
 
 
 def doc(docid: str, title: str = "Owiwi", text: str = "Ẹyẹ ni.") -> bytes:
-    return json.dumps({"docid": docid, "title": title, "text": text}, ensure_ascii=False).encode() + b"\n"
+    return (
+        json.dumps({"docid": docid, "title": title, "text": text}, ensure_ascii=False).encode()
+        + b"\n"
+    )
 
 
 def corpus(path: Path, *lines: bytes) -> Path:
@@ -59,30 +64,50 @@ def test_task_of_a_small_corpus(folder: Path) -> None:
         {"query_id": "7", "pair_id": "7", "lang": "te", "text": "Kí ni owiwi?", "group": "7"},
         {"query_id": "8#0", "pair_id": "8#0", "lang": "te", "text": "Ta ni?", "group": "8#0"},
     ]
-    assert [tuple(row.values()) for row in task.qrels.to_pylist()] == [("7", "1#0", 1), ("7", "2#0", 0), ("8#0", "1#1", 1)]
+    assert [tuple(row.values()) for row in task.qrels.to_pylist()] == [
+        ("7", "1#0", 1),
+        ("7", "2#0", 0),
+        ("8#0", "1#1", 1),
+    ]
 
 
-def test_a_large_corpus_lies_in_a_file_without_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_corpus_lies_in_a_file_without_a_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = miracl.load_task("te", folder=folder)
     monkeypatch.setattr(miracl, "CHUNK", 2)
     monkeypatch.setattr(miracl, "IN_MEMORY", 0)
     before = pa.total_allocated_bytes()
     task = miracl.load_task("te", folder=folder)
     assert task.passages.equals(plain.passages) and task.passages["text"].num_chunks == 2
-    assert {path.name for path in folder.iterdir()} == {"corpus", "topics", "qrels"}  # nothing to clean up
+    assert {path.name for path in folder.iterdir()} == {
+        "corpus",
+        "topics",
+        "qrels",
+    }  # nothing to clean up
     del plain
-    assert pa.total_allocated_bytes() < before  # queries and judgements of the one for those of the other; no passages
+    assert (
+        pa.total_allocated_bytes() < before
+    )  # queries and judgements of the one for those of the other; no passages
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert miracl.load_task("te", folder=folder).passages.equals(task.passages)
 
 
-def test_without_titles_it_is_another_task(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_titles_it_is_another_task(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = miracl.load_task("te", titles=False, folder=folder)
     assert task.name == "miracl-te-untitled"
-    assert task.passages["text"].to_pylist() == ["Ẹyẹ ni.", "ikeji", "Àdán"]  # the last has a title alone
+    assert task.passages["text"].to_pylist() == [
+        "Ẹyẹ ni.",
+        "ikeji",
+        "Àdán",
+    ]  # the last has a title alone
     assert task.qrels.equals(miracl.load_task("te", folder=folder).qrels)
     monkeypatch.setenv("XIR_DATA", str(tmp_path / "data"))
-    shutil.copytree(folder, tmp_path / "data" / miracl.folder_name("te"), ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(
+        folder, tmp_path / "data" / miracl.folder_name("te"), ignore=shutil.ignore_patterns("data")
+    )
     for name in ("miracl-te", "miracl-te-untitled"):
         assert load_task(name).name == name
 
@@ -92,7 +117,10 @@ def test_without_titles_it_is_another_task(folder: Path, tmp_path: Path, monkeyp
     [
         ([doc("1#0"), b"{oops\n"], "line 2: no object with docid, title and text"),
         ([doc("1#0"), b'["1#1"]\n'], "line 2: no object with docid"),
-        ([doc("1#0"), b'{"docid": 7, "title": "", "text": "x"}\n'], "line 2: no object with docid.*no text"),
+        (
+            [doc("1#0"), b'{"docid": 7, "title": "", "text": "x"}\n'],
+            "line 2: no object with docid.*no text",
+        ),
         ([doc("1#0"), b'{"docid": "1#1", "title": ""}\n'], "line 2: no object with docid.*'text'"),
         ([b'{"docid": "1#1", "title": "\xff", "text": "x"}\n'], "line 1: no object with docid"),
         ([doc("1#0"), b"\n"], "line 2: no object with docid"),
@@ -101,7 +129,9 @@ def test_without_titles_it_is_another_task(folder: Path, tmp_path: Path, monkeyp
         ([doc("")], "line 1: docid '' has an empty id"),
     ],
 )
-def test_bad_lines_are_refused_with_file_and_line(tmp_path: Path, lines: list[bytes], says: str) -> None:
+def test_bad_lines_are_refused_with_file_and_line(
+    tmp_path: Path, lines: list[bytes], says: str
+) -> None:
     path = corpus(tmp_path / "docs-0.jsonl.gz", *lines)
     with pytest.raises(InputError, match=rf"docs-0\.jsonl\.gz, {says}") as caught:
         list(miracl.stream_passages([path]))
@@ -118,9 +148,13 @@ def damaged(way: str, whole: bytes) -> bytes:
     if way == "cut":
         return whole[: len(whole) // 2]
     if way == "checksum":
-        return whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:]  # the CRC-32 of RFC 1952 is the 4 bytes before the last 4
+        return (
+            whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:]
+        )  # the CRC-32 of RFC 1952 is the 4 bytes before the last 4
     if way == "second member":
-        return whole + b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 40  # a header, then no deflate data
+        return (
+            whole + b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 40
+        )  # a header, then no deflate data
     return b"<html>" + whole  # no gzip at all
 
 
@@ -129,13 +163,17 @@ def test_broken_gzip_data_is_refused(tmp_path: Path, way: str) -> None:
     path = tmp_path / "docs-0.jsonl.gz"
     lines = [doc(f"{n}#0", text=os.urandom(50).hex()) for n in range(200)]
     path.write_bytes(damaged(way, gzip.compress(b"".join(lines))))
-    with pytest.raises(InputError, match=r"docs-0\.jsonl\.gz: broken behind line \d+ \(.*get the corpus again") as caught:
+    with pytest.raises(
+        InputError, match=r"docs-0\.jsonl\.gz: broken behind line \d+ \(.*get the corpus again"
+    ) as caught:
         list(miracl.stream_passages([path]))
     assert "\n" not in str(caught.value)
 
 
 def test_lines_come_one_at_a_time(tmp_path: Path) -> None:
-    """The first passages of a corpus are there before its broken end is seen, and the next file is not touched."""
+    """The first passages of a corpus are there before its broken end is seen, and the next file is
+    not touched.
+    """
     path = tmp_path / "docs-0.jsonl.gz"
     whole = gzip.compress(b"".join(doc(f"{n}#0", text=os.urandom(500).hex()) for n in range(1000)))
     path.write_bytes(whole[:-100])
@@ -155,16 +193,26 @@ def test_lines_come_one_at_a_time(tmp_path: Path) -> None:
         ("qrels", b"7 Q0 1#0 1\n7 Q0 1#0 0\n", "line 2: docid '1#0' is judged twice for topic '7'"),
     ],
 )
-def test_bad_topics_and_judgements_are_refused(folder: Path, kind: str, content: bytes, says: str) -> None:
+def test_bad_topics_and_judgements_are_refused(
+    folder: Path, kind: str, content: bytes, says: str
+) -> None:
     (folder / miracl.split_file("te", kind, "dev")).write_bytes(content)
     with pytest.raises(InputError, match=rf"{kind}\.miracl-v1\.0-te-dev\.tsv, {says}"):
         miracl.load_task("te", folder=folder)
 
 
 HARD: dict[str, dict[str, list[Any]]] = {
-    "corpus": {"_id": ["1#0", "1#1", "2#0"], "title": ["Owiwi", "", "Àdán"], "text": ["Ẹyẹ ni.", "ikeji", ""]},
+    "corpus": {
+        "_id": ["1#0", "1#1", "2#0"],
+        "title": ["Owiwi", "", "Àdán"],
+        "text": ["Ẹyẹ ni.", "ikeji", ""],
+    },
     "queries": {"_id": ["7", "8"], "text": ["Kí ni owiwi?", "Ta ni?"]},
-    "qrels": {"query-id": ["7", "7", "8"], "corpus-id": ["1#0", "2#0", "1#1"], "score": [1.0, 0.0, 1.0]},
+    "qrels": {
+        "query-id": ["7", "7", "8"],
+        "corpus-id": ["1#0", "2#0", "1#1"],
+        "score": [1.0, 0.0, 1.0],
+    },
 }
 
 
@@ -184,8 +232,18 @@ def test_hard_negatives_are_the_same_topics_under_another_name(tmp_path: Path) -
         {"doc_id": "1#1", "lang": "yo", "text": "ikeji"},
         {"doc_id": "2#0", "lang": "yo", "text": "Àdán"},
     ]
-    assert task.queries.to_pylist()[1] == {"query_id": "8", "pair_id": "8", "lang": "yo", "text": "Ta ni?", "group": "8"}
-    assert [tuple(row.values()) for row in task.qrels.to_pylist()] == [("7", "1#0", 1), ("7", "2#0", 0), ("8", "1#1", 1)]
+    assert task.queries.to_pylist()[1] == {
+        "query_id": "8",
+        "pair_id": "8",
+        "lang": "yo",
+        "text": "Ta ni?",
+        "group": "8",
+    }
+    assert [tuple(row.values()) for row in task.qrels.to_pylist()] == [
+        ("7", "1#0", 1),
+        ("7", "2#0", 0),
+        ("8", "1#1", 1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -199,13 +257,20 @@ def test_hard_negatives_are_the_same_topics_under_another_name(tmp_path: Path) -
         ("queries", "_id", ["7", ""], "row 2: .* or the id is empty"),
         ("queries", "_id", ["7", "7"], "row 2: topic '7' is empty or occurs twice"),
         ("queries", "text", ["?", " "], "row 2: topic '8' is empty or occurs twice"),
-        ("qrels", "corpus-id", ["1#0", "1#0", "1#1"], "row 2: '1#0' for topic '7' is judged twice or as 0.0"),
+        (
+            "qrels",
+            "corpus-id",
+            ["1#0", "1#0", "1#1"],
+            "row 2: '1#0' for topic '7' is judged twice or as 0.0",
+        ),
         ("qrels", "score", [1, 3, 1], "row 2: '2#0' for topic '7' is judged twice or as 3"),
         ("qrels", "corpus-id", ["1#0", "2#0", "9#9"], "judged doc_id '9#9' is not among its texts"),
         ("qrels", "score", None, "lacks score; it has query-id, corpus-id"),
     ],
 )
-def test_bad_hard_negatives_are_refused(tmp_path: Path, kind: str, column: str, values: list[Any] | None, says: str) -> None:
+def test_bad_hard_negatives_are_refused(
+    tmp_path: Path, kind: str, column: str, values: list[Any] | None, says: str
+) -> None:
     tables = {name: dict(columns) for name, columns in HARD.items()}
     tables[kind].pop(column)
     if values is not None:
@@ -214,7 +279,9 @@ def test_bad_hard_negatives_are_refused(tmp_path: Path, kind: str, column: str, 
         miracl.load_hard_task("yo", folder=write_hard(tmp_path, tables))
 
 
-def test_missing_or_broken_hard_negatives_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_broken_hard_negatives_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XIR_DATA", str(tmp_path))
     with pytest.raises(InputError, match="`xir data get miracl-yo-hard` downloads it"):
         load_task("miracl-yo-hard")
@@ -233,7 +300,9 @@ def test_bad_requests_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InputError, match="no public judgements of split 'test-a'"):
         miracl.load_task("te", "test-a", folder=folder)
     (folder / "corpus/docs-1.jsonl.gz").unlink()
-    with pytest.raises(InputError, match=r"docs-1\.jsonl\.gz does not exist; `xir data get miracl-te` downloads it"):
+    with pytest.raises(
+        InputError, match=r"docs-1\.jsonl\.gz does not exist; `xir data get miracl-te` downloads it"
+    ):
         miracl.load_task("te", folder=folder)
     with pytest.raises(InputError, match="miracl-te has the one language 'te'"):
         load_task("miracl-te", ["en"])
@@ -244,10 +313,15 @@ def test_counts_of_the_readme() -> None:
     if not folder.is_dir():
         pytest.skip("XIR_DATA names no folder with miracl-v1.0-yo")
     task = miracl.load_task("yo", folder=folder)
-    assert (task.passages.num_rows, task.queries.num_rows, task.qrels.num_rows) == (49_043, 119, 1188)
+    assert (task.passages.num_rows, task.queries.num_rows, task.qrels.num_rows) == (
+        49_043,
+        119,
+        1188,
+    )
     assert Counter(task.qrels["relevance"].to_pylist()) == {1: 144, 0: 1188 - 144}
     assert task.languages == ["yo"] and len(task.queries["group"].unique()) == 119
-    # mteb's published statistics of the full corpus: mean characters of title and text, without the blank, and of a question
+    # mteb's published statistics of the full corpus: mean characters of title and text, without the
+    # blank, and of a question
     lengths = [len(text) for text in task.passages["text"].to_pylist()]
     assert sum(lengths) / len(lengths) == pytest.approx(159.35250698366738 + 1)
     questions = task.queries["text"].to_pylist()
@@ -268,9 +342,14 @@ def test_how_many_relevant_passages_are_cut() -> None:
     read = tokenise(model, texts, prompt="passage: ")
     assert read is not None
     cut = int((read.lengths >= told["limit"]).sum())
-    assert (told["limit"], len(texts), cut) == (model.max_seq_length, told["relevant"], told["relevant_cut"])
+    assert (told["limit"], len(texts), cut) == (
+        model.max_seq_length,
+        told["relevant"],
+        told["relevant_cut"],
+    )
     assert (task.passages.num_rows, told["cut"] >= cut) == (told["passages"], True)
     page = (REPO / "figures" / "miracl-yo" / "README.md").read_text(encoding="utf-8")
-    assert f"{told['cut']} of {told['passages']:,} passages and {cut} of the {len(texts)} relevant ones" in " ".join(
-        page.split()
+    assert (
+        f"{told['cut']} of {told['passages']:,} passages and {cut} of the {len(texts)} relevant"
+        " ones" in " ".join(page.split())
     )

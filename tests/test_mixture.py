@@ -1,4 +1,6 @@
-"""Several data sets in one training: shares, order, rows of the tables end to end, and restored states."""
+"""Several data sets in one training: shares, order, rows of the tables end to end, and restored
+states.
+"""
 
 import json
 from collections import Counter
@@ -22,7 +24,14 @@ LANGS = ("de", "en")
 
 def parallel(name: str, ids: int) -> PairTable:
     rows = [
-        {"pair_id": f"{name}{i}", "lang": lang, "query": "q", "passage_id": f"p{i}", "passage": f"{i} {lang}", "group": name}
+        {
+            "pair_id": f"{name}{i}",
+            "lang": lang,
+            "query": "q",
+            "passage_id": f"p{i}",
+            "passage": f"{i} {lang}",
+            "group": name,
+        }
         for i in range(ids)
         for lang in LANGS
     ]
@@ -34,8 +43,13 @@ INDEXES = {name: PairIndex.from_table(table) for name, table in TABLES.items()}
 STRATEGIES = {"a": "x-y", "b": "x-x-mono", "c": "hybrid"}
 
 
-def mixture(names: str = "abc", *, dataset_draw: str | float = "size", seed: int = 3, **arguments: Any) -> MixtureBatchSampler:
-    samplers = {name: StrategyBatchSampler(INDEXES[name], strategy=STRATEGIES[name], batch_size=4, seed=0) for name in names}
+def mixture(
+    names: str = "abc", *, dataset_draw: str | float = "size", seed: int = 3, **arguments: Any
+) -> MixtureBatchSampler:
+    samplers = {
+        name: StrategyBatchSampler(INDEXES[name], strategy=STRATEGIES[name], batch_size=4, seed=0)
+        for name in names
+    }
     return MixtureBatchSampler(samplers, dataset_draw=dataset_draw, seed=seed, **arguments)
 
 
@@ -46,7 +60,9 @@ def contents(mixed: MixtureBatchSampler) -> list[list[tuple[str, str, str]]]:
     for batch in mixed:
         rows = [(table[query], table[passage]) for query, passage in batch]
         assert all(query["pair_id"] == passage["pair_id"] for query, passage in rows)
-        batches.append([(query["pair_id"], query["lang"], passage["lang"]) for query, passage in rows])
+        batches.append(
+            [(query["pair_id"], query["lang"], passage["lang"]) for query, passage in rows]
+        )
     return batches
 
 
@@ -61,7 +77,13 @@ def datasets(mixed: MixtureBatchSampler) -> list[str]:
 def test_a_member_of_one_language_gives_monolingual_batches(strategy: str) -> None:
     several, one = TABLES["a"], TABLES["c"].select(languages=["en"])
     training = TrainSettings(
-        strategy=strategy, steps=60, batch_size=4, learning_rate=1e-3, temperature=0.05, max_seq_length=16, dataset_draw="equal"
+        strategy=strategy,
+        steps=60,
+        batch_size=4,
+        learning_rate=1e-3,
+        temperature=0.05,
+        max_seq_length=16,
+        dataset_draw="equal",
     )
     sampler = batches_of(join({"several": several, "one": one}), training)
     report = sampler.report()["datasets"]
@@ -79,10 +101,15 @@ def test_a_member_of_one_language_gives_monolingual_batches(strategy: str) -> No
     [
         ({"dataset_draw": "size"}, {"a": 40 / 90, "b": 10 / 90, "c": 40 / 90}),
         ({"dataset_draw": "equal"}, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
-        ({"dataset_draw": 2}, {"a": 2 / 5, "b": 1 / 5, "c": 2 / 5}),  # roots of 40, 10, 40: 2 to 1 to 2
+        (
+            {"dataset_draw": 2},
+            {"a": 2 / 5, "b": 1 / 5, "c": 2 / 5},
+        ),  # roots of 40, 10, 40: 2 to 1 to 2
     ],
 )
-def test_data_sets_come_in_their_shares(arguments: dict[str, Any], shares: dict[str, float]) -> None:
+def test_data_sets_come_in_their_shares(
+    arguments: dict[str, Any], shares: dict[str, float]
+) -> None:
     mixed = mixture(num_batches=2000, **arguments)
     counts = Counter(datasets(mixed))
     assert len(mixed) == counts.total() == 2000
@@ -104,7 +131,9 @@ def test_without_a_number_of_batches_every_data_set_has_its_epoch_in_random_orde
         mixed = mixture("ab")
         mixed.set_epoch(epoch)
         orders.append("".join("ab"[position] for position in mixed.plan().dataset))
-        assert len(mixed) == len(orders[-1]) == 12 and orders[-1].count("a") == 10  # 40 / 4 and 10 // 4
+        assert (
+            len(mixed) == len(orders[-1]) == 12 and orders[-1].count("a") == 10
+        )  # 40 / 4 and 10 // 4
     # in random order, b opens in 2 of 12 epochs and closes in 2 of 12; 66 orders are possible
     low, high = binom.interval(0.999, 400, 2 / 12)
     assert all(low <= sum(order[place] == "b" for order in orders) <= high for place in (0, 5, 11))
@@ -116,11 +145,18 @@ def test_without_a_number_of_batches_every_data_set_has_its_epoch_in_random_orde
 
 
 @pytest.mark.parametrize("number", [None, 40])
-def test_equally_long_data_sets_do_not_share_an_order_and_do_not_depend_on_the_others(number: int | None) -> None:
+def test_equally_long_data_sets_do_not_share_an_order_and_do_not_depend_on_the_others(
+    number: int | None,
+) -> None:
     together = contents(mixture("ac", num_batches=number))
-    ids = {name: [pair[0][1:] for batch in together for pair in batch if pair[0][0] == name][:40] for name in "ac"}
+    ids = {
+        name: [pair[0][1:] for batch in together for pair in batch if pair[0][0] == name][:40]
+        for name in "ac"
+    }
     assert len(ids["a"]) == len(ids["c"]) == 40
-    assert sum(x == y for x, y in zip(ids["a"], ids["c"], strict=True)) < 8  # one expected of two independent orders
+    assert (
+        sum(x == y for x, y in zip(ids["a"], ids["c"], strict=True)) < 8
+    )  # one expected of two independent orders
     alone = contents(mixture("a", num_batches=number))
     of_a = [batch for batch in together if batch[0][0][0] == "a"]
     assert of_a == alone[: len(of_a)]
@@ -135,10 +171,13 @@ def test_the_mix_is_described_as_it_is_read() -> None:
         for pair_id, query_lang, doc_lang in batch
     )
     columns = ["batch", "dataset", "query_lang", "doc_lang"]
-    assert dict(zip(frame[columns].itertuples(index=False, name=None), frame["pairs"], strict=True)) == rows
-    assert set(frame.groupby("dataset")["kind"].unique().map(lambda kinds: tuple(sorted(kinds))).items()) == {
-        ("a", ("x-y",)), ("b", ("x-x-mono",)), ("c", ("x-x-mono", "x-y"))
-    }  # fmt: skip
+    assert (
+        dict(zip(frame[columns].itertuples(index=False, name=None), frame["pairs"], strict=True))
+        == rows
+    )
+    assert set(
+        frame.groupby("dataset")["kind"].unique().map(lambda kinds: tuple(sorted(kinds))).items()
+    ) == {("a", ("x-y",)), ("b", ("x-x-mono",)), ("c", ("x-x-mono", "x-y"))}
     assert frame["batch"].is_monotonic_increasing
 
 
@@ -149,14 +188,19 @@ def test_a_seed_and_an_epoch_fix_the_batches(names: str) -> None:
     assert list(again) == list(again) == first
     again.set_epoch(1)
     other = mixture(names, num_batches=30, seed=4)
-    assert all(Counter(map(frozenset, batches)) != Counter(map(frozenset, first)) for batches in (list(again), list(other)))
+    assert all(
+        Counter(map(frozenset, batches)) != Counter(map(frozenset, first))
+        for batches in (list(again), list(other))
+    )
     again.set_epoch(0)
     assert list(again) == first
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data(), st.sampled_from([None, 25]), st.integers(0, 2))
-def test_a_restored_mixture_yields_the_remaining_batches(data: st.DataObject, number: int | None, epoch: int) -> None:
+def test_a_restored_mixture_yields_the_remaining_batches(
+    data: st.DataObject, number: int | None, epoch: int
+) -> None:
     mixed = mixture(num_batches=number)
     mixed.set_epoch(epoch)
     whole = list(mixed)
@@ -184,26 +228,42 @@ def test_a_state_of_another_mixture_is_refused() -> None:
     state = mixture("ab", num_batches=9).state_dict()
     for other, message in [
         (mixture("ab", num_batches=8), "the state has num_batches 9, this sampler 8"),
-        (mixture("ab", num_batches=9, dataset_draw="equal"), "the state has dataset_draw 'size', this sampler 'equal'"),
-        (mixture("ba", num_batches=9), r"the state has datasets \['a', 'b'\], this sampler \['b', 'a'\]"),
+        (
+            mixture("ab", num_batches=9, dataset_draw="equal"),
+            "the state has dataset_draw 'size', this sampler 'equal'",
+        ),
+        (
+            mixture("ba", num_batches=9),
+            r"the state has datasets \['a', 'b'\], this sampler \['b', 'a'\]",
+        ),
         (mixture("ab", num_batches=9, seed=4), "the state has seed 3, this sampler 4"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             other.load_state_dict(state)
         assert "\n" not in str(caught.value)
     changed = StrategyBatchSampler(INDEXES["c"], strategy="x-y", batch_size=4, seed=0)
-    samplers = {"a": changed, "b": StrategyBatchSampler(INDEXES["b"], strategy="x-x-mono", batch_size=4, seed=0)}
-    MixtureBatchSampler(samplers, dataset_draw="size", seed=3, num_batches=9).load_state_dict(state)  # c is a, text for text
+    samplers = {
+        "a": changed,
+        "b": StrategyBatchSampler(INDEXES["b"], strategy="x-x-mono", batch_size=4, seed=0),
+    }
+    MixtureBatchSampler(samplers, dataset_draw="size", seed=3, num_batches=9).load_state_dict(
+        state
+    )  # c is a, text for text
     other_index = PairIndex.from_table(parallel("a", 41))
     samplers["a"] = StrategyBatchSampler(other_index, strategy="x-y", batch_size=4, seed=0)
     with pytest.raises(InputError, match=r"the state has a\.data"):
-        MixtureBatchSampler(samplers, dataset_draw="size", seed=3, num_batches=9).load_state_dict(state)
+        MixtureBatchSampler(samplers, dataset_draw="size", seed=3, num_batches=9).load_state_dict(
+            state
+        )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset_draw": "best"}, "unknown dataset_draw 'best'; use size, equal or a number above 0, a temperature"),
+        (
+            {"dataset_draw": "best"},
+            "unknown dataset_draw 'best'; use size, equal or a number above 0, a temperature",
+        ),
         ({"dataset_draw": "equal"}, "dataset_draw equal needs num_batches"),
         ({"dataset_draw": 3.0}, "dataset_draw 3.0 needs num_batches"),
         ({"dataset_draw": 0, "num_batches": 5}, "unknown dataset_draw 0; use"),

@@ -26,7 +26,13 @@ from xir_lib.train_settings import TrainSettings
 from xir_lib.training import train
 
 SETTINGS = TrainSettings(
-    strategy="hybrid-0.25", seed=1, steps=30, batch_size=8, learning_rate=3e-3, temperature=0.1, max_seq_length=16
+    strategy="hybrid-0.25",
+    seed=1,
+    steps=30,
+    batch_size=8,
+    learning_rate=3e-3,
+    temperature=0.1,
+    max_seq_length=16,
 )
 
 
@@ -35,7 +41,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     encoder = str(build_tiny(tmp_path_factory.mktemp("encoder")))
     out = tmp_path_factory.mktemp("run") / "hybrid-0.25-s1"
-    train(encoder, toy_pairs(IDS[8:]), SETTINGS, out, held_out=toy_pairs(IDS[:8]), data_name="the toys")
+    train(
+        encoder,
+        toy_pairs(IDS[8:]),
+        SETTINGS,
+        out,
+        held_out=toy_pairs(IDS[:8]),
+        data_name="the toys",
+    )
     return out
 
 
@@ -46,7 +59,11 @@ def run(trained: Path) -> dict[str, Any]:
 
 def rows(text: str) -> dict[str, list[str]]:
     """Read the tables of the card: first cell -> the other cells."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
     return {cells[0]: cells[1:] for cells in lines}
 
 
@@ -56,7 +73,14 @@ def test_the_hub_reads_the_front_matter(trained: Path, run: dict[str, Any]) -> N
     assert "sentence-transformers" in data.tags
     assert data.language == ["xx", "yy", "zz"]
     assert data.base_model is None  # a folder, which the hub does not know
-    named = model_card({**run, "encoder": "bundled:multilingual-e5-small", "base_model": "intfloat/multilingual-e5-small"}, "m")
+    named = model_card(
+        {
+            **run,
+            "encoder": "bundled:multilingual-e5-small",
+            "base_model": "intfloat/multilingual-e5-small",
+        },
+        "m",
+    )
     assert ModelCard(named).data.base_model == "intfloat/multilingual-e5-small"
 
 
@@ -75,7 +99,9 @@ def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub_name("bundled:multilingual-e5-small-first6") is None  # never an encoder of its own
 
 
-def test_the_code_of_the_card_runs_and_ranks(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_code_of_the_card_runs_and_ranks(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     code = re.search(r"```python\n(.*?)```", (trained / "README.md").read_text(), re.DOTALL)[1]
     assert len(code.splitlines()) == 5
     monkeypatch.chdir(trained.parent)
@@ -87,10 +113,16 @@ def test_the_code_of_the_card_runs_and_ranks(trained: Path, monkeypatch: pytest.
     assert "tensor" in capsys.readouterr().out
 
 
-def test_sentence_transformers_alone_ranks_as_the_evaluation_does(trained: Path, tmp_path: Path) -> None:
+def test_sentence_transformers_alone_ranks_as_the_evaluation_does(
+    trained: Path, tmp_path: Path
+) -> None:
     task = toy_task("toy", IDS)
-    first = [text.split()[0] for text in task.queries["text"].to_pylist()]  # one letter of the two: not all can be found
-    task = RetrievalTask("toy", task.queries.set_column(3, "text", pa.array(first)), task.passages, task.qrels)
+    first = [
+        text.split()[0] for text in task.queries["text"].to_pylist()
+    ]  # one letter of the two: not all can be found
+    task = RetrievalTask(
+        "toy", task.queries.set_column(3, "text", pa.array(first)), task.passages, task.qrels
+    )
     measured = evaluate(Encoder(str(trained)), task, tmp_path / "out")["settings"]
     model = SentenceTransformer(str(trained), device="cpu")
     asked, judged = task.queries.to_pylist(), task.passages.to_pylist()
@@ -102,19 +134,29 @@ def test_sentence_transformers_alone_ranks_as_the_evaluation_does(trained: Path,
         for i, query in enumerate(asked)
         for j, passage in enumerate(judged)
     }
-    lang = {row["doc_id"]: row["lang"] for row in judged} | {row["query_id"]: row["lang"] for row in asked}
+    lang = {row["doc_id"]: row["lang"] for row in judged} | {
+        row["query_id"]: row["lang"] for row in asked
+    }
     for setting, pool in (
         ("multilingual", scores),
         ("monolingual", {k: v for k, v in scores.items() if lang[k[0]] == lang[k[1]]}),
     ):
-        run = [ir_measures.ScoredDoc(query, passage, score) for (query, passage), score in pool.items()]
+        run = [
+            ir_measures.ScoredDoc(query, passage, score) for (query, passage), score in pool.items()
+        ]
         kept = [one for one in qrels if (one.query_id, one.doc_id) in pool]
-        by_query = {one.query_id: one.value for one in ir_measures.iter_calc([ir_measures.AP], kept, run)}
+        by_query = {
+            one.query_id: one.value for one in ir_measures.iter_calc([ir_measures.AP], kept, run)
+        }
         means = pd.Series(by_query).groupby(lang).mean()  # of a language, then of languages
         assert measured[setting]["mAP"] == pytest.approx(means.mean(), abs=1e-6)
     script = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "recommended.py"))
-    by_evaluator = script["judged"](model, task, "float32")  # what is published of the recommended model
-    assert by_evaluator == pytest.approx({name: measured[name]["mAP"] for name in by_evaluator}, abs=1e-6)
+    by_evaluator = script["judged"](
+        model, task, "float32"
+    )  # what is published of the recommended model
+    assert by_evaluator == pytest.approx(
+        {name: measured[name]["mAP"] for name in by_evaluator}, abs=1e-6
+    )
     assert 0.05 < measured["multilingual"]["mAP"] < 0.999
 
 
@@ -132,8 +174,9 @@ def test_the_card_says_what_the_record_says(trained: Path, run: dict[str, Any]) 
     assert [float(cell) for cell in cells["multilingual mAP"][:2]] == pytest.approx(
         [ranking[when]["multilingual mAP"] for when in ("before", "after")], rel=1e-3
     )
-    # 8 ids in 3 languages: 24 passages, 3 relevant ones: at best ranks 1 to 3, at random (24 + 1) * 2 / 4 apart.
-    # With its own language first a query's other two answers follow 8 passages at best: ranks 1, 9 and 10.
+    # 8 ids in 3 languages: 24 passages, 3 relevant ones: at best ranks 1 to 3, at random (24 + 1) *
+    # 2 / 4 apart. With its own language first a query's other two answers follow 8 passages at
+    # best: ranks 1, 9 and 10.
     assert cells["rank distance"][2:] == ["2", "12.5", "9"]
     assert cells["own language first"][2:] == ["0.3333", "0.3333", "1"]
     assert {name: float(cells[name][1]) for name in BIAS.values()} == pytest.approx(

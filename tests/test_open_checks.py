@@ -227,7 +227,7 @@ def test_two_encoders_without_poolers_open(built: Path, tmp_path: Path) -> None:
     one, routed = open_encoder(str(built / "tiny")), open_encoder(str(tmp_path / "both"))
     vectors = [encode(model, ["ab"], prompt="", precision="float32") for model in (one, routed)]
     assert vectors[0] == pytest.approx(vectors[1], abs=1e-6)
-    (weights, _) = sorted((tmp_path / "both").rglob("*_Transformer/model.safetensors"))
+    weights, _ = sorted((tmp_path / "both").rglob("*_Transformer/model.safetensors"))
     lose_a_layer(weights.parent)
     with pytest.raises(InputError, match="lacks 16 of its 37 tensors"):
         open_encoder(str(tmp_path / "both"))

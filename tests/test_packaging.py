@@ -12,7 +12,11 @@ from packaging.utils import canonicalize_name
 from xir_lib.paths import REPO
 
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-LINES = [line for line in (REPO / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
+LINES = [
+    line
+    for line in (REPO / "requirements.lock").read_text().splitlines()
+    if line and not line.startswith("#")
+]
 PINS = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in LINES}
 
 
@@ -23,25 +27,40 @@ def test_every_line_of_the_lock_is_a_pin_and_torch_is_first() -> None:
 
 
 def test_the_lock_satisfies_every_range() -> None:
-    ranges = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    ranges = [
+        *PROJECT["dependencies"],
+        *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    ]
     for text in ranges:
         requirement = Requirement(text)
         pin = PINS.get(canonicalize_name(requirement.name))
         assert pin is not None, f"{text} is not in requirements.lock"
-        assert requirement.specifier.contains(pin, prereleases=True), f"{text}, but the lock has {pin}"
+        assert requirement.specifier.contains(pin, prereleases=True), (
+            f"{text}, but the lock has {pin}"
+        )
 
 
 def test_conda_users_get_the_same_pins_and_python() -> None:
     dependencies = yaml.safe_load((REPO / "environment.yml").read_text())["dependencies"]
-    python = next(line for line in dependencies if isinstance(line, str) and line.startswith("python"))
+    python = next(
+        line for line in dependencies if isinstance(line, str) and line.startswith("python")
+    )
     assert python.removeprefix("python").startswith(PROJECT["requires-python"])
     assert {"pip": ["-r requirements.lock"]} in dependencies
 
 
 def test_importing_results_loads_no_heavy_library() -> None:
     heavy = {"torch", "transformers", "datasets", "matplotlib", "snakemake"}
-    code = f"import sys, xir_lib.report, xir_lib.plots, xir_lib.claims; print(sorted({heavy} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        f"import sys, xir_lib.report, xir_lib.plots, xir_lib.claims; print(sorted({heavy} &"
+        " sys.modules.keys()))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_the_version_is_one() -> None:

@@ -1,4 +1,6 @@
-"""Users' pairs: every kind of file gives the same table, and what is wrong is named with its file and line."""
+"""Users' pairs: every kind of file gives the same table, and what is wrong is named with its file
+and line.
+"""
 
 import gzip
 import json
@@ -16,12 +18,41 @@ from xir_lib.corpora.pairs import from_dataset, load_pairs
 from xir_lib.corpora.records import PAIR_SCHEMA
 from xir_lib.errors import InputError
 
-# The whole table, written by hand: ids in three scripts, a row without a query, one without a passage.
+# The whole table, written by hand: ids in three scripts, a row without a query, one without a
+# passage.
 ROWS = [
-    {"pair_id": "1", "lang": "de", "query": "Wer fliegt?", "passage_id": "p", "passage": "Eulen fliegen.", "group": "Vögel"},
-    {"pair_id": "1", "lang": "ar", "query": "من يطير؟", "passage_id": "p", "passage": "البوم يطير.", "group": "Vögel"},
-    {"pair_id": "二", "lang": "zh", "query": "谁倒挂？", "passage_id": None, "passage": None, "group": "二"},
-    {"pair_id": "二", "lang": "th", "query": None, "passage_id": None, "passage": "ค้างคาว 🦇", "group": "二"},
+    {
+        "pair_id": "1",
+        "lang": "de",
+        "query": "Wer fliegt?",
+        "passage_id": "p",
+        "passage": "Eulen fliegen.",
+        "group": "Vögel",
+    },
+    {
+        "pair_id": "1",
+        "lang": "ar",
+        "query": "من يطير؟",
+        "passage_id": "p",
+        "passage": "البوم يطير.",
+        "group": "Vögel",
+    },
+    {
+        "pair_id": "二",
+        "lang": "zh",
+        "query": "谁倒挂？",
+        "passage_id": None,
+        "passage": None,
+        "group": "二",
+    },
+    {
+        "pair_id": "二",
+        "lang": "th",
+        "query": None,
+        "passage_id": None,
+        "passage": "ค้างคาว 🦇",
+        "group": "二",
+    },
 ]
 NEGATIVES = [["Bären laufen.", "Fische schwimmen."], ["السمك يسبح."], None, []]
 ONE = '{"pair_id": "1", "lang": "de", "query": "q"}'
@@ -29,12 +60,18 @@ ONE = '{"pair_id": "1", "lang": "de", "query": "q"}'
 
 def given(row: dict[str, Any]) -> dict[str, Any]:
     """What a user writes: no nulls, and no group where it is the id."""
-    return {key: value for key, value in row.items() if value is not None and not (key == "group" and value == row["pair_id"])}
+    return {
+        key: value
+        for key, value in row.items()
+        if value is not None and not (key == "group" and value == row["pair_id"])
+    }
 
 
 def write(path: Path, *lines: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines))
+    path.write_bytes(
+        b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+    )
     return path
 
 
@@ -43,7 +80,10 @@ def jsonl(path: Path, *records: dict[str, Any]) -> Path:
 
 
 def tsv_lines() -> list[str]:
-    return ["\t".join(PAIR_SCHEMA.names), *("\t".join(row[name] or "" for name in PAIR_SCHEMA.names) for row in ROWS)]
+    return [
+        "\t".join(PAIR_SCHEMA.names),
+        *("\t".join(row[name] or "" for name in PAIR_SCHEMA.names) for row in ROWS),
+    ]
 
 
 def refusal(path: Path, **options: Any) -> str:
@@ -71,8 +111,12 @@ def test_tables_longer_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     records = [{"pair_id": str(n), "lang": "en", "query": f"q{n}"} for n in range(7)]
     path = jsonl(tmp_path / "a.jsonl", *records)
     assert load_pairs(path).table["query"].to_pylist() == [f"q{n}" for n in range(7)]
-    pq.write_table(pa.Table.from_pylist([*records[:6], {**records[6], "query": " "}]), tmp_path / "a.parquet")
-    assert refusal(tmp_path / "a.parquet").endswith("a.parquet row 6: query is empty; give a text or leave it out")
+    pq.write_table(
+        pa.Table.from_pylist([*records[:6], {**records[6], "query": " "}]), tmp_path / "a.parquet"
+    )
+    assert refusal(tmp_path / "a.parquet").endswith(
+        "a.parquet row 6: query is empty; give a text or leave it out"
+    )
 
 
 def test_windows_files(tmp_path: Path) -> None:
@@ -83,7 +127,8 @@ def test_windows_files(tmp_path: Path) -> None:
 
 def test_negatives(tmp_path: Path) -> None:
     records = [
-        given(row) | ({"negatives": texts} if texts is not None else {}) for row, texts in zip(ROWS, NEGATIVES, strict=True)
+        given(row) | ({"negatives": texts} if texts is not None else {})
+        for row, texts in zip(ROWS, NEGATIVES, strict=True)
     ]
     table = load_pairs(jsonl(tmp_path / "a.jsonl", *records)).table
     assert table["negatives"].to_pylist() == NEGATIVES
@@ -91,11 +136,18 @@ def test_negatives(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     assert load_pairs(tmp_path / "a.parquet").table.equals(table)
     # without any, the column is left out
-    assert load_pairs(jsonl(tmp_path / "b.jsonl", given(ROWS[0]) | {"negatives": None})).table.schema == PAIR_SCHEMA
+    assert (
+        load_pairs(jsonl(tmp_path / "b.jsonl", given(ROWS[0]) | {"negatives": None})).table.schema
+        == PAIR_SCHEMA
+    )
 
 
 def test_a_language_for_records_that_name_none(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "a.jsonl", {"pair_id": "1", "query": "q"}, {"pair_id": "2", "lang": "de", "query": "q"})
+    path = jsonl(
+        tmp_path / "a.jsonl",
+        {"pair_id": "1", "query": "q"},
+        {"pair_id": "2", "lang": "de", "query": "q"},
+    )
     assert load_pairs(path, lang="en").table["lang"].to_pylist() == ["en", "de"]
     assert "a.jsonl line 1: no lang; a record needs pair_id, lang" in refusal(path)
     tsv = write(tmp_path / "a.tsv", "pair_id\tquery", "1\tq")
@@ -103,7 +155,10 @@ def test_a_language_for_records_that_name_none(tmp_path: Path) -> None:
 
 
 def test_other_columns_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    records = [{"pair_id": str(n), "lang": "en", "query": "q", "url": "u", "query_id": "7"} for n in range(3)]
+    records = [
+        {"pair_id": str(n), "lang": "en", "query": "q", "url": "u", "query_id": "7"}
+        for n in range(3)
+    ]
     with caplog.at_level(logging.WARNING):
         load_pairs(jsonl(tmp_path / "a.jsonl", *records))
     assert [record.getMessage() for record in caplog.records] == [
@@ -121,17 +176,44 @@ def test_other_columns_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureF
         (b'{"pair_id": "2", "query": "\xff"}', "not UTF-8 at its byte 28; save the file as UTF-8"),
         ('{"lang": "de", "query": "q"}', "no pair_id; a record needs pair_id, lang"),
         ('{"pair_id": "2", "lang": null, "query": "q"}', "no lang; a record needs pair_id, lang"),
-        ('{"pair_id": 2, "lang": "de", "query": "q"}', "pair_id is of type int, 2; write it as text"),
-        ('{"pair_id": "2", "lang": "de", "passage": ["a"]}', "passage is of type list, ['a']; write it as text"),
+        (
+            '{"pair_id": 2, "lang": "de", "query": "q"}',
+            "pair_id is of type int, 2; write it as text",
+        ),
+        (
+            '{"pair_id": "2", "lang": "de", "passage": ["a"]}',
+            "passage is of type list, ['a']; write it as text",
+        ),
         ('{"pair_id": "2", "lang": "de", "query": " \\u3000"}', "query is empty; give a text"),
-        ('{"pair_id": "2", "lang": "de", "query": "a\\ud800"}', "query has half a character at position 1"),
+        (
+            '{"pair_id": "2", "lang": "de", "query": "a\\ud800"}',
+            "query has half a character at position 1",
+        ),
         ('{"pair_id": "2", "lang": "de"}', "neither query nor passage; give one"),
-        ('{"pair_id": "2", "lang": "de", "query": "q", "passage_id": "p"}', "passage_id 'p' without a passage"),
-        ('{"pair_id": "2", "lang": "de", "query": "q", "negatives": "n"}', "negatives is a str; a list of texts"),
-        ('{"pair_id": "2", "lang": "de", "query": "q", "negatives": ["n", ""]}', "a negative is empty"),
-        ('{"pair_id": "2", "lang": "de", "query": "q", "negatives": ["n", null]}', "negative 2 of 2 is null"),
-        ('{"pair_id": "2", "lang": "de", "passage": "p", "negatives": ["p"]}', "negative 1 of 1 is the passage itself"),
-        ('{"pair_id": "2", "query_en": "q", "query_de": "f"}', "column query_de holds one language; write a record for each"),
+        (
+            '{"pair_id": "2", "lang": "de", "query": "q", "passage_id": "p"}',
+            "passage_id 'p' without a passage",
+        ),
+        (
+            '{"pair_id": "2", "lang": "de", "query": "q", "negatives": "n"}',
+            "negatives is a str; a list of texts",
+        ),
+        (
+            '{"pair_id": "2", "lang": "de", "query": "q", "negatives": ["n", ""]}',
+            "a negative is empty",
+        ),
+        (
+            '{"pair_id": "2", "lang": "de", "query": "q", "negatives": ["n", null]}',
+            "negative 2 of 2 is null",
+        ),
+        (
+            '{"pair_id": "2", "lang": "de", "passage": "p", "negatives": ["p"]}',
+            "negative 1 of 1 is the passage itself",
+        ),
+        (
+            '{"pair_id": "2", "query_en": "q", "query_de": "f"}',
+            "column query_de holds one language; write a record for each",
+        ),
     ],
 )
 def test_a_bad_record_is_named_by_its_line(tmp_path: Path, line: str | bytes, message: str) -> None:
@@ -140,11 +222,19 @@ def test_a_bad_record_is_named_by_its_line(tmp_path: Path, line: str | bytes, me
     assert text.startswith(f"{tmp_path / 'a.jsonl'} line 3: {message}"), text
 
 
-def test_a_repeated_id_is_named_with_both_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_id_is_named_with_both_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_BLOCK", 2)  # the two are in different blocks
     other = [f'{{"pair_id": "{n}", "lang": "de", "query": "q"}}' for n in (2, 3)]
-    path = write(tmp_path / "a.jsonl", other[0], ONE, ONE.replace("de", "en"), "", other[1], ONE, ONE)
-    assert refusal(path) == f"{path} line 6: pair_id '1' in 'de' again, as in line 2; one record for each id and language"
+    path = write(
+        tmp_path / "a.jsonl", other[0], ONE, ONE.replace("de", "en"), "", other[1], ONE, ONE
+    )
+    assert (
+        refusal(path)
+        == f"{path} line 6: pair_id '1' in 'de' again, as in line 2; one record for each id and"
+        " language"
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,11 +243,20 @@ def test_a_repeated_id_is_named_with_both_lines(tmp_path: Path, monkeypatch: pyt
         (["pair_id\tquery", "1\tq"], "line 1: the header has no lang; name pair_id, lang"),
         (["1\tde\tq"], "line 1: the header has no lang"),  # no header at all
         (["pair_id\tlang\tquery\tlang", "1\tde\tq\ten"], "line 1: the header has a name twice"),
-        (["pair_id\tlang\tquery\tnegatives", "1\tde\tq\tn"], "line 1: the header has negatives, a list"),
-        (["pair_id\tlang\tquery", "1\tde\tq", "2\tde\tq\tq"], "line 3: 4 fields, the header has 3; no tab may be in a text"),
+        (
+            ["pair_id\tlang\tquery\tnegatives", "1\tde\tq\tn"],
+            "line 1: the header has negatives, a list",
+        ),
+        (
+            ["pair_id\tlang\tquery", "1\tde\tq", "2\tde\tq\tq"],
+            "line 3: 4 fields, the header has 3; no tab may be in a text",
+        ),
         (["pair_id\tlang\tquery", "1\tde\tq", "", "2\tde"], "line 4: 2 fields, the header has 3"),
         (["pair_id\tlang\tquery", "1\t\tq"], "line 2: no lang"),
-        (["pair_id\tlang\tquery\tpassage_de", "1\tde\tq\tp"], "line 2: column passage_de holds one language"),
+        (
+            ["pair_id\tlang\tquery\tpassage_de", "1\tde\tq\tp"],
+            "line 2: column passage_de holds one language",
+        ),
         (["pair_id\tlang\tquery"], "holds no pairs"),
     ],
 )
@@ -170,16 +269,22 @@ def test_a_bad_parquet_file(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write(path, "no parquet")
     assert refusal(path).startswith(f"{path} cannot be read as Parquet (")
-    pq.write_table(pa.table({"pair_id": ["1", "2"], "lang": ["de", "de"], "query": ["q", None]}), path)
+    pq.write_table(
+        pa.table({"pair_id": ["1", "2"], "lang": ["de", "de"], "query": ["q", None]}), path
+    )
     assert refusal(path).startswith(f"{path} row 1: neither query nor passage")
     pq.write_table(pa.table({"pair_id": [1], "lang": ["de"], "query": ["q"]}), path)
     assert refusal(path).startswith(f"{path} row 0: pair_id is of type int")
     pq.write_table(pa.table({"pair_id": ["1"], "query_de": ["q"]}), path)
     assert refusal(path).startswith(f"{path} row 0: column query_de holds one language")
     more = {"passage_url": ["u"], "query_no": ["17"], "text_len": [3]}  # "no" is Norwegian as well
-    pq.write_table(pa.table({"pair_id": ["1"], "lang": ["de"], "query": ["q"], "passage": ["p"], **more}), path)
+    pq.write_table(
+        pa.table({"pair_id": ["1"], "lang": ["de"], "query": ["q"], "passage": ["p"], **more}), path
+    )
     assert load_pairs(path).table["query"].to_pylist() == ["q"]  # named in a warning and left out
-    raw = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    raw = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    )
     pq.write_table(pa.table({"pair_id": ["1"], "lang": ["de"], "query": raw}), path)
     assert refusal(path).startswith(f"{path} rows 0 to 0: not UTF-8")
 
@@ -187,25 +292,38 @@ def test_a_bad_parquet_file(tmp_path: Path) -> None:
 def test_a_bad_arrow_file(tmp_path: Path) -> None:
     path = tmp_path / "a.arrow"
     pa.feather.write_feather(pa.table({"text": ["a"]}), path)
-    assert refusal(path).startswith(f"{path}: pair table: columns text string; expected pair_id string")
+    assert refusal(path).startswith(
+        f"{path}: pair table: columns text string; expected pair_id string"
+    )
     pa.feather.write_feather(PAIR_SCHEMA.empty_table(), path)
     assert refusal(path) == f"{path} holds no pairs; save a table that has some"
 
 
 def test_what_is_no_file_of_pairs(tmp_path: Path) -> None:
-    kinds = "readable are .jsonl, .jsonl.gz, .parquet, .tsv, .tsv.gz, .arrow (a saved PairTable) and BEIR folders"
+    kinds = (
+        "readable are .jsonl, .jsonl.gz, .parquet, .tsv, .tsv.gz, .arrow (a saved PairTable) and"
+        " BEIR folders"
+    )
     assert refusal(tmp_path / "no.jsonl") == f"{tmp_path / 'no.jsonl'} does not exist; {kinds}"
-    assert refusal(write(tmp_path / "a.json", ONE)) == f"{tmp_path / 'a.json'} is of no known kind; {kinds}"
+    assert (
+        refusal(write(tmp_path / "a.json", ONE))
+        == f"{tmp_path / 'a.json'} is of no known kind; {kinds}"
+    )
     for name in ("a.jsonl", "a.tsv"):
-        assert refusal(write(tmp_path / name)).startswith(f"{tmp_path / name} holds no pairs; one record is")
+        assert refusal(write(tmp_path / name)).startswith(
+            f"{tmp_path / name} holds no pairs; one record is"
+        )
     whole = gzip.compress("\n".join([ONE] * 9).encode())
     (tmp_path / "a.jsonl.gz").write_bytes(whole[:-8])  # broken off
     assert "a.jsonl.gz cannot be read after line" in refusal(tmp_path / "a.jsonl.gz")
     write(tmp_path / "a.jsonl.gz", ONE)
-    assert "a.jsonl.gz cannot be read after line 0 (Not a gzipped file" in refusal(tmp_path / "a.jsonl.gz")
+    assert "a.jsonl.gz cannot be read after line 0 (Not a gzipped file" in refusal(
+        tmp_path / "a.jsonl.gz"
+    )
 
 
-# ---- a Hugging Face data set --------------------------------------------------------------------------------------
+# ---- a Hugging Face data set
+# ----------------------------------------------------------------------
 
 
 def test_a_dataset_with_other_names() -> None:
@@ -217,17 +335,38 @@ def test_a_dataset_with_other_names() -> None:
         "url": ["u", "v", "w"],
     }
     data = datasets.Dataset.from_dict(columns).select([2, 0])  # not the order of the file beneath
-    table = from_dataset(data, pair_id="id", lang="language", query="question", passage="context", group="url").table
+    table = from_dataset(
+        data, pair_id="id", lang="language", query="question", passage="context", group="url"
+    ).table
     assert table.to_pylist() == [
-        {"pair_id": "2", "lang": "de", "query": None, "passage_id": None, "passage": "Bär", "group": "w"},
-        {"pair_id": "1", "lang": "de", "query": "Wer?", "passage_id": None, "passage": "Eule", "group": "u"},
+        {
+            "pair_id": "2",
+            "lang": "de",
+            "query": None,
+            "passage_id": None,
+            "passage": "Bär",
+            "group": "w",
+        },
+        {
+            "pair_id": "1",
+            "lang": "de",
+            "query": "Wer?",
+            "passage_id": None,
+            "passage": "Eule",
+            "group": "u",
+        },
     ]
 
 
 def test_a_bad_dataset() -> None:
-    data = datasets.Dataset.from_dict({"pair_id": ["1", "1"], "lang": ["de", "de"], "question": ["q", "r"]})
+    data = datasets.Dataset.from_dict(
+        {"pair_id": ["1", "1"], "lang": ["de", "de"], "question": ["q", "r"]}
+    )
     for options, message in (
-        ({}, "the data set has no column query, passage; it has pair_id, lang, question: name them"),
+        (
+            {},
+            "the data set has no column query, passage; it has pair_id, lang, question: name them",
+        ),
         ({"query": "question", "group": "topic"}, "the data set has no column topic; it has"),
         ({"query": "question"}, "data set row 1: pair_id '1' in 'de' again, as in row 0"),
     ):
@@ -237,11 +376,14 @@ def test_a_bad_dataset() -> None:
         from_dataset(datasets.DatasetDict(train=data))
 
 
-# ---- BEIR ---------------------------------------------------------------------------------------------------------
+# ---- BEIR
+# ----------------------------------------------------------------------
 
 
 def beir(folder: Path, qrels: list[str] | None = None) -> Path:
-    """q1: d2 is judged 2, d1 and d3 are 1; q2: d3 and d1 are 1, d3 first; q3 has nothing relevant; q4 is not judged."""
+    """q1: d2 is judged 2, d1 and d3 are 1; q2: d3 and d1 are 1, d3 first; q3 has nothing relevant;
+    q4 is not judged.
+    """
     jsonl(
         folder / "corpus.jsonl",
         {"_id": "d1", "title": "Eulen", "text": "fliegen.", "metadata": {}},
@@ -250,7 +392,11 @@ def beir(folder: Path, qrels: list[str] | None = None) -> Path:
     )
     jsonl(folder / "queries.jsonl", *({"_id": f"q{n}", "text": f"Frage {n}"} for n in (1, 2, 3, 4)))
     default = ["q1\td1\t1", "q1\td2\t2", "q1\td3\t1", "q2\td3\t1", "q2\td1\t1", "q3\td1\t0"]
-    write(folder / "qrels" / "train.tsv", "query-id\tcorpus-id\tscore", *(default if qrels is None else qrels))
+    write(
+        folder / "qrels" / "train.tsv",
+        "query-id\tcorpus-id\tscore",
+        *(default if qrels is None else qrels),
+    )
     return folder
 
 
@@ -259,8 +405,22 @@ def test_a_beir_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
         table = load_pairs(beir(tmp_path), lang="de").table
     same = {"lang": "de"}
     assert table.to_pylist() == [
-        same | {"pair_id": "q1", "query": "Frage 1", "passage_id": "d2", "passage": "Fledermäuse hängen.", "group": "q1"},
-        same | {"pair_id": "q2", "query": "Frage 2", "passage_id": "d3", "passage": "Bären laufen.", "group": "q2"},
+        same
+        | {
+            "pair_id": "q1",
+            "query": "Frage 1",
+            "passage_id": "d2",
+            "passage": "Fledermäuse hängen.",
+            "group": "q1",
+        },
+        same
+        | {
+            "pair_id": "q2",
+            "query": "Frage 2",
+            "passage_id": "d3",
+            "passage": "Bären laufen.",
+            "group": "q2",
+        },
     ]
     # five judgements above 0, two queries
     assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
@@ -285,29 +445,55 @@ def test_a_beir_folder_of_two_languages(tmp_path: Path) -> None:
 
 def test_a_bad_beir_folder(tmp_path: Path) -> None:
     folder = beir(tmp_path / "beir")
-    assert refusal(folder).startswith(f"{folder}/queries.jsonl line 1: no lang, and BEIR names none; say which")
+    assert refusal(folder).startswith(
+        f"{folder}/queries.jsonl line 1: no lang, and BEIR names none; say which"
+    )
     for number, (qrels, message) in enumerate(
         [
             (["q1\td9\t1"], "corpus.jsonl lacks passage 'd9', which"),
             (["q9\td1\t1"], "queries.jsonl lacks query 'q9', which"),
             (["q1\td1\t0"], "qrels/train.tsv judges no passage relevant"),
-            (["q1\td1\t1", "q1\td1"], "qrels/train.tsv line 3: 'q1\\td1'; a header, then query-id, corpus-id"),
-            (["q1\td1\t1", "q2\td1\t1", "q1\td1\t1"], "qrels/train.tsv line 4: q1 and d1 again, as in line 2"),
+            (
+                ["q1\td1\t1", "q1\td1"],
+                "qrels/train.tsv line 3: 'q1\\td1'; a header, then query-id, corpus-id",
+            ),
+            (
+                ["q1\td1\t1", "q2\td1\t1", "q1\td1\t1"],
+                "qrels/train.tsv line 4: q1 and d1 again, as in line 2",
+            ),
             (["q1\td1\t1", "q1\td2\thigh"], "qrels/train.tsv line 3: 'q1\\td2\\thigh'; a header"),
         ]
     ):
         folder = beir(tmp_path / str(number), qrels)
         assert refusal(folder, lang="de").startswith(f"{folder}/{message}")
     write(folder / "qrels" / "train.tsv", "q1\td1\t1")
-    assert refusal(folder, lang="de").startswith(f"{folder}/qrels/train.tsv line 1: 'q1\\td1\\t1'; a header, then")
+    assert refusal(folder, lang="de").startswith(
+        f"{folder}/qrels/train.tsv line 1: 'q1\\td1\\t1'; a header, then"
+    )
     write(folder / "qrels" / "train.tsv", "query-id\tcorpus-id\tscore", "q1\td1\t1")
-    jsonl(folder / "corpus.jsonl", {"_id": "d0", "text": "x"}, {"_id": "d1", "text": "x"}, {"_id": "d1", "text": "y"})
-    assert refusal(folder, lang="de").startswith(f"{folder}/corpus.jsonl line 3: pair_id 'q1' in 'de' again, as in line 2")
+    jsonl(
+        folder / "corpus.jsonl",
+        {"_id": "d0", "text": "x"},
+        {"_id": "d1", "text": "x"},
+        {"_id": "d1", "text": "y"},
+    )
+    assert refusal(folder, lang="de").startswith(
+        f"{folder}/corpus.jsonl line 3: pair_id 'q1' in 'de' again, as in line 2"
+    )
     jsonl(folder / "corpus.jsonl", {"_id": "d1", "text": " "})
     assert refusal(folder, lang="de").startswith(f"{folder}/corpus.jsonl line 1: passage is empty")
-    jsonl(folder / "queries.jsonl", {"_id": "q1", "text": "a"}, {"_id": "q2", "text": "b"}, {"_id": "q1", "text": "c"})
-    assert refusal(folder, lang="de").startswith(f"{folder}/queries.jsonl line 3: _id 'q1' again, as in line 1")
+    jsonl(
+        folder / "queries.jsonl",
+        {"_id": "q1", "text": "a"},
+        {"_id": "q2", "text": "b"},
+        {"_id": "q1", "text": "c"},
+    )
+    assert refusal(folder, lang="de").startswith(
+        f"{folder}/queries.jsonl line 3: _id 'q1' again, as in line 1"
+    )
     jsonl(folder / "queries.jsonl", {"_id": "q1", "text": ""})
     assert refusal(folder, lang="de").startswith(f"{folder}/queries.jsonl line 1: text is empty")
     (folder / "corpus.jsonl").unlink()
-    assert refusal(folder).startswith(f"{folder} is no BEIR folder, it lacks corpus.jsonl; readable are .jsonl")
+    assert refusal(folder).startswith(
+        f"{folder} is no BEIR folder, it lacks corpus.jsonl; readable are .jsonl"
+    )

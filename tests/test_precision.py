@@ -21,7 +21,9 @@ from xir_lib.train_settings import TrainSettings
 from xir_lib.training import train
 
 REAL_MEASURE = precision.measure  # before the session's fixture takes its place
-SETTINGS = TrainSettings(strategy="x-y", steps=2, batch_size=8, learning_rate=1e-3, temperature=0.1, max_seq_length=16)
+SETTINGS = TrainSettings(
+    strategy="x-y", steps=2, batch_size=8, learning_rate=1e-3, temperature=0.1, max_seq_length=16
+)
 
 
 class Machine:
@@ -60,7 +62,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(build_tiny(tmp_path_factory.mktemp("encoder")))
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(50, "float32"), (119, "float32"), (121, "bfloat16")])
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(50, "float32"), (119, "float32"), (121, "bfloat16")]
+)
 def test_bfloat16_has_to_be_clearly_faster(machine: Machine, rate: float, expected: str) -> None:
     machine.rates = {"float32": 100.0, "bfloat16": rate}
     assert machine.choose() == expected
@@ -68,7 +72,9 @@ def test_bfloat16_has_to_be_clearly_faster(machine: Machine, rate: float, expect
 
 
 @pytest.mark.parametrize(("best", "expected"), [(0.84, "float32"), (0.82, "bfloat16")])
-def test_rates_are_the_best_of_several_in_turns(monkeypatch: pytest.MonkeyPatch, best: float, expected: str) -> None:
+def test_rates_are_the_best_of_several_in_turns(
+    monkeypatch: pytest.MonkeyPatch, best: float, expected: str
+) -> None:
     # float32, bfloat16, float32, ...: the first of each warms up, and a stall is no rate
     taken = [0.1, 0.1, 1.0, best, 9.0, 9.0, 1.1, 2.0, 5.0, 5.0, 5.0, 5.0]
     ends = list(itertools.accumulate(1e-5 * seconds for seconds in taken))
@@ -92,7 +98,9 @@ def test_the_rates_are_kept_until_something_that_made_them_changes(machine: Mach
     assert machine.choose() == "bfloat16" and len(machine.shapes) == 2
 
 
-@pytest.mark.parametrize("content", ["", '{"gflops": {"float32": 1', "[]", '{"gflops": {"float32": NaN, "bfloat16": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["", '{"gflops": {"float32": 1', "[]", '{"gflops": {"float32": NaN, "bfloat16": 1}}']
+)
 def test_damaged_rates_are_measured_anew(machine: Machine, content: str) -> None:
     machine.choose()
     (path,) = machine.folder.glob("precision/*.json")
@@ -126,7 +134,10 @@ def test_a_pin_goes_before_the_rates_and_is_recorded(
             config = json.loads((out / "metrics.json").read_text())["config"]
             assert config["precision"] == config["environment"]["precision"] == used
             assert config["environment"].get("probe_gflops") == (None if asked else machine.rates)
-    assert xir(monkeypatch, "evaluate", *common, "--out", tmp_path / "o", "--precision", "float16") == 2
+    assert (
+        xir(monkeypatch, "evaluate", *common, "--out", tmp_path / "o", "--precision", "float16")
+        == 2
+    )
 
 
 @pytest.mark.parametrize(("asked", "used"), [("auto", "bfloat16"), ("float32", "float32")])
@@ -157,4 +168,7 @@ def test_a_run_of_an_earlier_version_is_the_same_run() -> None:
     known = here | {"computed_in": "bfloat16"}
     old = {"encoder": "e", "settings": {"seed": 1}, "precision": "bfloat16"}  # a checkpoint's
     assert not difference(old, known)
-    assert difference(old | {"precision": "float32"}, known) == "computed_in float32 there, bfloat16 here"
+    assert (
+        difference(old | {"precision": "float32"}, known)
+        == "computed_in float32 there, bfloat16 here"
+    )

@@ -60,7 +60,9 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
 def dry(target: list[str]) -> list[list[str]]:
     """Return the calls of `xir` that `make` would make."""
     english = os.environ | {"LC_ALL": "C"}
-    done = subprocess.run(["make", "-n", *target], cwd=REPO, env=english, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-n", *target], cwd=REPO, env=english, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "Nothing to be done" not in done.stdout  # a folder is no target
     told = re.findall(r"^\.venv/bin/(xir .*)$", done.stdout, flags=re.M)

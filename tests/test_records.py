@@ -1,4 +1,6 @@
-"""The two types refuse what they must and survive a round trip through their files; files appear whole or not at all."""
+"""The two types refuse what they must and survive a round trip through their files; files appear
+whole or not at all.
+"""
 
 from pathlib import Path
 
@@ -11,7 +13,14 @@ from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable, Retrieval
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 
-ROW = {"pair_id": "a", "lang": "en", "query": "q", "passage_id": "p", "passage": "text", "group": "g"}
+ROW = {
+    "pair_id": "a",
+    "lang": "en",
+    "query": "q",
+    "passage_id": "p",
+    "passage": "text",
+    "group": "g",
+}
 
 
 def table(*changes: dict[str, str | None]) -> pa.Table:
@@ -24,7 +33,10 @@ def table(*changes: dict[str, str | None]) -> pa.Table:
         (table({}, {}), "2 rows for pair_id='a', lang='en'; one is allowed"),
         (table({"query": "  "}), "empty query for pair_id 'a'"),
         (table({"passage": ""}), "empty passage for pair_id 'a'"),
-        (table({"query": None, "passage": None, "passage_id": None}), "neither query nor passage in 'en'"),
+        (
+            table({"query": None, "passage": None, "passage_id": None}),
+            "neither query nor passage in 'en'",
+        ),
         (table({"lang": None}), "row 0 has no lang; drop the row"),
         (table({"pair_id": None}), "row 0 has no pair_id; drop the row"),
         (table({"group": None}), "row 0 has no group; drop the row"),
@@ -47,10 +59,19 @@ def with_negatives(*lists: list[str | None] | None) -> pa.Table:
     [
         (with_negatives(["x"], None, ["y", " "]), "an empty negative for pair_id 'a2', lang 'en'"),
         (with_negatives(["x"], [], [None]), "an empty negative for pair_id 'a2'"),
-        (with_negatives(None, ["x", "text"]), "its own passage among its negatives for pair_id 'a1'"),
-        (with_negatives(["x"], ["text"]).slice(1), "its own passage among its negatives for pair_id 'a1'"),
+        (
+            with_negatives(None, ["x", "text"]),
+            "its own passage among its negatives for pair_id 'a1'",
+        ),
+        (
+            with_negatives(["x"], ["text"]).slice(1),
+            "its own passage among its negatives for pair_id 'a1'",
+        ),
         (with_negatives(["x"]).select([*range(5), 6, 5]), "expected pair_id string, lang string"),
-        (table({}).append_column("negatives", pa.array(["x"])), "expected pair_id string, lang string"),
+        (
+            table({}).append_column("negatives", pa.array(["x"])),
+            "expected pair_id string, lang string",
+        ),
     ],
 )
 def test_bad_negatives(rows: pa.Table, message: str) -> None:
@@ -61,7 +82,9 @@ def test_bad_negatives(rows: pa.Table, message: str) -> None:
 
 def test_negatives_come_back_from_a_file_and_a_row_may_have_none(tmp_path: Path) -> None:
     rows = with_negatives(["x", "y"], None, [])
-    without_passage = pa.Table.from_pylist([ROW | {"pair_id": "b", "passage": None, "negatives": ["z"]}], schema=rows.schema)
+    without_passage = pa.Table.from_pylist(
+        [ROW | {"pair_id": "b", "passage": None, "negatives": ["z"]}], schema=rows.schema
+    )
     pairs = PairTable(pa.concat_tables([rows, without_passage]))
     pairs.save(tmp_path / "pairs.arrow")
     loaded = PairTable.load(tmp_path / "pairs.arrow")
@@ -96,7 +119,10 @@ def test_round_trip(tmp_path: Path) -> None:
     toy_task().save(tmp_path / "toy")
     loaded = RetrievalTask.load(tmp_path / "toy")
     assert loaded.name == "toy"
-    assert all(getattr(loaded, part).equals(getattr(toy_task(), part)) for part in ("queries", "passages", "qrels"))
+    assert all(
+        getattr(loaded, part).equals(getattr(toy_task(), part))
+        for part in ("queries", "passages", "qrels")
+    )
     with pytest.raises(InputError, match="does not exist; run the data step first"):
         PairTable.load(tmp_path / "none.arrow")
 
@@ -123,13 +149,30 @@ def test_the_first_of_two_folders_stays(tmp_path: Path) -> None:
 def test_several_data_sets_in_one_table() -> None:
     hard = [["Kein Uhu."], None]
     rows = [
-        {"pair_id": "1", "lang": "de", "query": "Was?", "passage_id": "p", "passage": "Ein Uhu.", "group": "g"},
-        {"pair_id": "2", "lang": "de", "query": "Wer?", "passage_id": None, "passage": None, "group": "g"},
+        {
+            "pair_id": "1",
+            "lang": "de",
+            "query": "Was?",
+            "passage_id": "p",
+            "passage": "Ein Uhu.",
+            "group": "g",
+        },
+        {
+            "pair_id": "2",
+            "lang": "de",
+            "query": "Wer?",
+            "passage_id": None,
+            "passage": None,
+            "group": "g",
+        },
     ]
     plain = PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA))
     harder = PairTable(plain.table.append_column(NEGATIVES, pa.array(hard, NEGATIVES.type)))
     joined = join({"faq": plain, "news": harder})
-    assert [(row["pair_id"], row["passage_id"], row["group"], row["dataset"]) for row in joined.table.to_pylist()] == [
+    assert [
+        (row["pair_id"], row["passage_id"], row["group"], row["dataset"])
+        for row in joined.table.to_pylist()
+    ] == [
         ("faq/1", "faq/p", "faq/g", "faq"),
         ("faq/2", None, "faq/g", "faq"),
         ("news/1", "news/p", "news/g", "news"),

@@ -1,7 +1,9 @@
-"""Runs that are killed with SIGKILL and started again end with the weights of the uninterrupted run, bit for bit.
+"""Runs that are killed with SIGKILL and started again end with the weights of the uninterrupted
+run, bit for bit.
 
-Every run is a process of its own, forked from one server that has imported torch, so that a start costs no imports.
-Dropout is on: a run that forgot the random state would end elsewhere, which the control shows.
+Every run is a process of its own, forked from one server that has imported torch, so that a start
+costs no imports. Dropout is on: a run that forgot the random state would end elsewhere, which the
+control shows.
 """
 
 import gc
@@ -31,17 +33,32 @@ from xir_lib.training import train
 
 STEPS, EVERY = 24, 4  # five checkpoints, after steps 4 to 20
 SETTINGS = TrainSettings(
-    strategy="hybrid-0.5", seed=1, steps=STEPS, batch_size=8, learning_rate=3e-3, temperature=0.1, max_seq_length=16
+    strategy="hybrid-0.5",
+    seed=1,
+    steps=STEPS,
+    batch_size=8,
+    learning_rate=3e-3,
+    temperature=0.1,
+    max_seq_length=16,
 )
-STOPPING = SETTINGS.model_copy(update={"learning_rate": 0.1, "early_stopping": EarlyStopping(every=3, patience=2)})
+STOPPING = SETTINGS.model_copy(
+    update={"learning_rate": 0.1, "early_stopping": EarlyStopping(every=3, patience=2)}
+)
 RANDOM = random.Random(2408)
 STEP = "xir_lib.trainer.RunTrainer.training_step"
-KILLED_AT = sorted(RANDOM.sample(range(EVERY + 1, STEPS + 1), 5))  # five random steps, each behind a checkpoint
-KILLS: list[tuple[str, int]] = [  # at the start or, where it writes a file, in the middle of the n-th call
+KILLED_AT = sorted(
+    RANDOM.sample(range(EVERY + 1, STEPS + 1), 5)
+)  # five random steps, each behind a checkpoint
+KILLS: list[
+    tuple[str, int]
+] = [  # at the start or, where it writes a file, in the middle of the n-th call
     *((STEP, step) for step in KILLED_AT),
     (STEP, 2),  # before the first checkpoint
     ("xir_lib.trainer.save_model", RANDOM.randint(1, 5)),
-    ("torch.save", RANDOM.randint(1, 15)),  # optimiser, schedule and random state of each checkpoint
+    (
+        "torch.save",
+        RANDOM.randint(1, 15),
+    ),  # optimiser, schedule and random state of each checkpoint
     ("transformers.trainer_callback.TrainerState.save_to_json", RANDOM.randint(1, 5)),
 ]
 
@@ -64,7 +81,14 @@ def run(encoder: str, out: Path, settings: TrainSettings, kill: tuple[str, int] 
             os.kill(os.getpid(), signal.SIGKILL)
 
         patch(target, fatal).start()
-    train(encoder, toy_pairs(IDS[8:]), settings, out, held_out=toy_pairs(IDS[:8]), checkpoint_steps=EVERY)
+    train(
+        encoder,
+        toy_pairs(IDS[8:]),
+        settings,
+        out,
+        held_out=toy_pairs(IDS[:8]),
+        checkpoint_steps=EVERY,
+    )
 
 
 class Runs:
@@ -73,9 +97,13 @@ class Runs:
     def __init__(self, encoder: str) -> None:
         self.encoder = encoder
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["sentence_transformers", "xir_lib.trainer", "xir_lib.training", "test_resume"])
+        self.context.set_forkserver_preload(
+            ["sentence_transformers", "xir_lib.trainer", "xir_lib.training", "test_resume"]
+        )
 
-    def __call__(self, out: Path, settings: TrainSettings = SETTINGS, kill: tuple[str, int] | None = None) -> int | None:
+    def __call__(
+        self, out: Path, settings: TrainSettings = SETTINGS, kill: tuple[str, int] | None = None
+    ) -> int | None:
         process = self.context.Process(target=run, args=(self.encoder, out, settings, kill))
         process.start()
         process.join(120)
@@ -104,8 +132,12 @@ def record(out: Path) -> dict[str, Any]:
     return json.loads((out / "run.json").read_text())
 
 
-@pytest.mark.parametrize("kill", KILLS, ids=[f"{target.rsplit('.')[-1]}-{number}" for target, number in KILLS])
-def test_a_killed_run_ends_as_if_nothing_had_happened(runs: Runs, whole: Path, tmp_path: Path, kill: tuple[str, int]) -> None:
+@pytest.mark.parametrize(
+    "kill", KILLS, ids=[f"{target.rsplit('.')[-1]}-{number}" for target, number in KILLS]
+)
+def test_a_killed_run_ends_as_if_nothing_had_happened(
+    runs: Runs, whole: Path, tmp_path: Path, kill: tuple[str, int]
+) -> None:
     out = tmp_path / "model"
     assert runs(out, kill=kill) == -signal.SIGKILL
     assert not out.exists()
@@ -126,16 +158,24 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(runs: Runs, whole: Path, t
 def test_one_run_killed_five_times(runs: Runs, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     save_state = "transformers.trainer_callback.TrainerState.save_to_json"
-    for kill in (KILLS[0][0], 6), ("torch.save", 2), (save_state, 2), (KILLS[0][0], 5), ("xir_lib.encoders.save_encoder", 1):
+    for kill in (
+        (KILLS[0][0], 6),
+        ("torch.save", 2),
+        (save_state, 2),
+        (KILLS[0][0], 5),
+        ("xir_lib.encoders.save_encoder", 1),
+    ):
         assert runs(out, kill=kill) == -signal.SIGKILL
     assert runs(out) == 0
     assert same_weights(out, whole)
-    # Steps 1 to 5 and a checkpoint at 4; the one at 8 breaks; 8 is made and the one at 12 breaks; 4 more steps make 12;
-    # from 12 to the export, with a last checkpoint at 20.
+    # Steps 1 to 5 and a checkpoint at 4; the one at 8 breaks; 8 is made and the one at 12 breaks; 4
+    # more steps make 12; from 12 to the export, with a last checkpoint at 20.
     assert record(out)["resumed_at_steps"] == [4, 4, 8, 12, 20]
 
 
-def test_control_without_the_random_state_the_weights_differ(runs: Runs, whole: Path, tmp_path: Path) -> None:
+def test_control_without_the_random_state_the_weights_differ(
+    runs: Runs, whole: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "model"
     assert runs(out, kill=("xir_lib.trainer.RunTrainer.training_step", 10)) == -signal.SIGKILL
     (tmp_path / ".model.checkpoint" / "checkpoint-8" / "rng_state.pth").unlink()
@@ -144,11 +184,15 @@ def test_control_without_the_random_state_the_weights_differ(runs: Runs, whole: 
     assert not same_weights(out, whole)
 
 
-def test_parallel_queries_are_the_same_after_a_kill(runs: Runs, whole: Path, tmp_path: Path) -> None:
+def test_parallel_queries_are_the_same_after_a_kill(
+    runs: Runs, whole: Path, tmp_path: Path
+) -> None:
     settings = SETTINGS.model_copy(update={"query_kl": 1.0, "recompute": True})
     one, other = tmp_path / "one", tmp_path / "other"
     assert runs(one, settings) == 0
-    assert runs(other, settings, ("xir_lib.trainer.RunTrainer.training_step", 15)) == -signal.SIGKILL
+    assert (
+        runs(other, settings, ("xir_lib.trainer.RunTrainer.training_step", 15)) == -signal.SIGKILL
+    )
     assert runs(other, settings) == 0
     assert record(other)["resumed_at_steps"] and same_weights(one, other)
     assert not same_weights(one, whole)
@@ -171,7 +215,10 @@ def test_early_stopping_goes_on_from_its_curve(runs: Runs, tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def killed_run(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    assert runs(folder / "model", kill=("xir_lib.trainer.RunTrainer.training_step", 6)) == -signal.SIGKILL
+    assert (
+        runs(folder / "model", kill=("xir_lib.trainer.RunTrainer.training_step", 6))
+        == -signal.SIGKILL
+    )
     return folder
 
 
@@ -184,26 +231,38 @@ def killed(killed_run: Path, tmp_path: Path) -> Path:
 def test_checkpoints_of_another_run_are_refused_in_one_line(runs: Runs, killed: Path) -> None:
     other = SETTINGS.model_copy(update={"seed": 2})
     folder = killed.parent / ".model.checkpoint"
-    with pytest.raises(InputError, match=r"holds a checkpoint of another run \(seed 1 there, 2 here\); [^\n]+$"):
+    with pytest.raises(
+        InputError, match=r"holds a checkpoint of another run \(seed 1 there, 2 here\); [^\n]+$"
+    ):
         train(runs.encoder, toy_pairs(IDS[8:]), other, killed, held_out=toy_pairs(IDS[:8]))
     with pytest.raises(
-        InputError, match=r"another run \(pairs_sha256 \w+ there, \w+ here; held_out_sha256 \w+ there, None here\)"
+        InputError,
+        match=(
+            r"another run \(pairs_sha256 \w+ there, \w+ here; held_out_sha256 \w+ there, None"
+            r" here\)"
+        ),
     ):
         train(runs.encoder, toy_pairs(), SETTINGS, killed)
     assert (folder / "checkpoint-4").is_dir()
-    run = train(runs.encoder, toy_pairs(), other.model_copy(update={"steps": 2}), killed, overwrite=True)
+    run = train(
+        runs.encoder, toy_pairs(), other.model_copy(update={"steps": 2}), killed, overwrite=True
+    )
     assert run["resumed_at_steps"] == []
     assert not folder.exists()
 
 
-def test_a_checkpoint_of_a_machine_with_another_precision_is_refused_in_one_line(runs: Runs, killed: Path) -> None:
+def test_a_checkpoint_of_a_machine_with_another_precision_is_refused_in_one_line(
+    runs: Runs, killed: Path
+) -> None:
     record = killed.parent / ".model.checkpoint" / "run.json"
     identity = json.loads(record.read_text())
     here = identity.pop("computed_in")
     there = {"float32": "bfloat16", "bfloat16": "float32"}[here]
     for spelling in ("computed_in", "precision"):  # the latter by earlier versions
         record.write_text(json.dumps(identity | {spelling: there}))
-        message = rf"a checkpoint of another run \(computed_in {there} there, {here} here\); [^\n]+$"
+        message = (
+            rf"a checkpoint of another run \(computed_in {there} there, {here} here\); [^\n]+$"
+        )
         with pytest.raises(InputError, match=message):
             train(runs.encoder, toy_pairs(IDS[8:]), SETTINGS, killed, held_out=toy_pairs(IDS[:8]))
 
@@ -224,7 +283,10 @@ def test_a_checkpoint_of_other_types_is_refused_in_one_line(runs: Runs, killed: 
     tensors = load_file(path)
     name = next(name for name in tensors if "layer" in name)
     save_file({**tensors, name: tensors[name].to(torch.bfloat16)}, path)
-    with pytest.raises(InputError, match=rf"^[^\n]+{name} is torch.bfloat16 [^\n]+ the model has torch.float32 [^\n]+$"):
+    with pytest.raises(
+        InputError,
+        match=rf"^[^\n]+{name} is torch.bfloat16 [^\n]+ the model has torch.float32 [^\n]+$",
+    ):
         train(runs.encoder, toy_pairs(IDS[8:]), SETTINGS, killed, held_out=toy_pairs(IDS[:8]))
     assert not killed.exists()
 

@@ -18,17 +18,35 @@ def literal_rank(scores: np.ndarray, doc_ids: list[str], pool: list[int], doc: i
 
 @st.composite
 def ranking_problems(draw):
-    """Few distinct small-integer vectors, so that most scores are tied and every product is exact."""
-    n_langs, n_queries, n_docs = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(4, 24))
+    """Few distinct small-integer vectors, so that most scores are tied and every product is
+    exact.
+    """
+    n_langs, n_queries, n_docs = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 5)),
+        draw(st.integers(4, 24)),
+    )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    vectors = np.array([[1, 0], [0, 1], [1, 1], [-1, 0], [2, -1]], dtype=np.float32)[: draw(st.integers(1, 5))]
-    langs = rng.permutation(np.concatenate([np.arange(n_langs), rng.integers(0, n_langs, n_docs - n_langs)]))
+    vectors = np.array([[1, 0], [0, 1], [1, 1], [-1, 0], [2, -1]], dtype=np.float32)[
+        : draw(st.integers(1, 5))
+    ]
+    langs = rng.permutation(
+        np.concatenate([np.arange(n_langs), rng.integers(0, n_langs, n_docs - n_langs)])
+    )
     relevant = [
-        (q, d) for q in range(n_queries) for d in rng.choice(n_docs, rng.integers(1, min(5, n_docs) + 1), replace=False)
+        (q, d)
+        for q in range(n_queries)
+        for d in rng.choice(n_docs, rng.integers(1, min(5, n_docs) + 1), replace=False)
     ]
     relevant = [relevant[i] for i in rng.permutation(len(relevant))]
     doc_ids = [f"{i:x}" for i in rng.permutation(n_docs)]
-    return rng.choice(vectors, n_queries), rng.choice(vectors, n_docs), langs, *np.array(relevant).T, doc_ids
+    return (
+        rng.choice(vectors, n_queries),
+        rng.choice(vectors, n_docs),
+        langs,
+        *np.array(relevant).T,
+        doc_ids,
+    )
 
 
 @settings(deadline=None)
@@ -41,7 +59,9 @@ def test_ranks_equal_a_literal_sort_of_every_pool(problem, scores_in_memory):
     scores = queries @ docs.T
     for i, (q, d) in enumerate(zip(query_index, doc_index, strict=True)):
         for lang in range(langs.max() + 1):
-            pool = sorted({d, *np.flatnonzero(langs == lang)})  # a foreign passage's rank had it been in this pool
+            pool = sorted(
+                {d, *np.flatnonzero(langs == lang)}
+            )  # a foreign passage's rank had it been in this pool
             assert 1 + ranks.outranked_by[i, lang] == literal_rank(scores[q], doc_ids, pool, d)
         assert ranks.in_all()[1][i] == literal_rank(scores[q], doc_ids, list(range(len(docs))), d)
     for lang in range(langs.max() + 1):
@@ -52,7 +72,9 @@ def test_ranks_equal_a_literal_sort_of_every_pool(problem, scores_in_memory):
 
 @pytest.mark.parametrize("n_queries", [1, 3, 19, 40])
 def test_passages_with_one_vector_tie_however_few_the_queries(n_queries: int) -> None:
-    """Real-valued vectors: BLAS scores the same vector differently in different columns of a small product."""
+    """Real-valued vectors: BLAS scores the same vector differently in different columns of a small
+    product.
+    """
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(31, 384)).astype(np.float32)
     which = rng.permutation(
@@ -63,8 +85,12 @@ def test_passages_with_one_vector_tie_however_few_the_queries(n_queries: int) ->
     rows, scores = top_k(queries, vectors[which], doc_ids, 61)
     assert all(len(set(row)) == 31 for row in scores)
     query_index, doc_index = np.repeat(np.arange(n_queries), 61), np.tile(np.arange(61), n_queries)
-    judged = relevant_ranks(queries, vectors[which], np.zeros(61, dtype=int), query_index, doc_index, tie_order(doc_ids))
-    np.testing.assert_array_equal(judged.in_all()[1].reshape(n_queries, 61), np.argsort(rows, axis=1) + 1)
+    judged = relevant_ranks(
+        queries, vectors[which], np.zeros(61, dtype=int), query_index, doc_index, tie_order(doc_ids)
+    )
+    np.testing.assert_array_equal(
+        judged.in_all()[1].reshape(n_queries, 61), np.argsort(rows, axis=1) + 1
+    )
     places = np.argsort(rows, axis=1)
     for number in range(30):  # the later id comes first, directly before its twin
         earlier, later = np.flatnonzero(which == number)
@@ -75,7 +101,9 @@ def test_passages_with_one_vector_tie_however_few_the_queries(n_queries: int) ->
 @given(ranking_problems(), st.randoms(use_true_random=False))
 def test_ranks_do_not_depend_on_the_order_of_passages_and_queries(problem, random):
     queries, docs, langs, query_index, doc_index, doc_ids = problem
-    before = relevant_ranks(queries, docs, langs, query_index, doc_index, tie_order(doc_ids)).outranked_by
+    before = relevant_ranks(
+        queries, docs, langs, query_index, doc_index, tie_order(doc_ids)
+    ).outranked_by
     query_order, doc_order = list(range(len(queries))), list(range(len(docs)))
     random.shuffle(query_order)
     random.shuffle(doc_order)
@@ -91,11 +119,14 @@ def test_ranks_do_not_depend_on_the_order_of_passages_and_queries(problem, rando
 
 
 def test_hand_worked_ranks_in_both_pools():
-    # Scores of query (1, 0): a 3, b 2, c 2, d 2 | x 3, y 1. Relevant: c (first language) and y (second).
+    # Scores of query (1, 0): a 3, b 2, c 2, d 2 | x 3, y 1. Relevant: c (first language) and y
+    # (second).
     docs = np.array([[3, 0], [2, 5], [2, 1], [2, 0], [3, 1], [1, 1]], dtype=np.float32)
-    ranks = relevant_ranks([[1, 0]], docs, [0, 0, 0, 0, 1, 1], [0, 0], [2, 5], tie_order(list("abcdxy")))
-    # c: a scores higher, d ties and comes first (descending id), b ties and comes after; x of the other language is higher.
-    # y: all four of the first language and x are higher.
+    ranks = relevant_ranks(
+        [[1, 0]], docs, [0, 0, 0, 0, 1, 1], [0, 0], [2, 5], tie_order(list("abcdxy"))
+    )
+    # c: a scores higher, d ties and comes first (descending id), b ties and comes after; x of the
+    # other language is higher. y: all four of the first language and x are higher.
     assert ranks.outranked_by.tolist() == [[2, 1], [4, 1]]
     assert ranks.in_all()[1].tolist() == [4, 6]
     assert [r.tolist() for r in ranks.in_pool(1)] == [[0], [2]]
@@ -125,7 +156,9 @@ def test_top_k_is_the_head_of_the_literal_sort(problem, data):
     rows, scores = top_k(queries, docs, doc_ids, k)
     all_scores = queries @ docs.T
     for q in range(len(queries)):
-        literal = sorted(range(len(docs)), key=lambda d: (all_scores[q, d], doc_ids[d]), reverse=True)[:k]
+        literal = sorted(
+            range(len(docs)), key=lambda d: (all_scores[q, d], doc_ids[d]), reverse=True
+        )[:k]
         assert rows[q].tolist() == literal
         assert scores[q].tolist() == all_scores[q, literal].tolist()
 
@@ -134,7 +167,9 @@ def test_ids_of_any_script_are_ordered_as_trec_eval_orders_them():
     ids = ["Z", "a", "é", "ß", "я", "ไ", "中", "😀", "a1", "a10", "a2"]
     best_first = [ids[i] for i in np.argsort(tie_order(ids))]
     for position, doc in enumerate(best_first, 1):
-        measured = pytrec_eval.RelevanceEvaluator({"q": {doc: 1}}, {"recip_rank"}).evaluate({"q": dict.fromkeys(ids, 0.5)})
+        measured = pytrec_eval.RelevanceEvaluator({"q": {doc: 1}}, {"recip_rank"}).evaluate(
+            {"q": dict.fromkeys(ids, 0.5)}
+        )
         assert measured["q"]["recip_rank"] == pytest.approx(1 / position)
 
 
@@ -152,8 +187,14 @@ GOOD = {
     ("change", "message"),
     [
         ({"query_emb": np.array([[1, 0], [np.nan, 0]])}, "query embedding in row 1 holds NaN"),
-        ({"doc_emb": np.array([[1, 0], [0, 1], [np.inf, 0]])}, "passage embedding in row 2 holds NaN or infinity"),
-        ({"doc_emb": np.array([[1, 0], [0, 0], [0, 1]])}, "passage embedding in row 1 is all zeros"),
+        (
+            {"doc_emb": np.array([[1, 0], [0, 1], [np.inf, 0]])},
+            "passage embedding in row 2 holds NaN or infinity",
+        ),
+        (
+            {"doc_emb": np.array([[1, 0], [0, 0], [0, 1]])},
+            "passage embedding in row 1 is all zeros",
+        ),
         ({"query_emb": np.ones((2, 5))}, "queries have 5 dimensions, passages 2"),
         ({"doc_emb": np.ones((0, 2))}, r"passage embeddings have shape \(0, 2\)"),
         ({"query_emb": np.ones(2)}, r"query embeddings have shape \(2,\)"),

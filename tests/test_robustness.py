@@ -1,4 +1,6 @@
-"""Robustness against literal rankings by trec_eval, and against simulated rankers whose answer is known."""
+"""Robustness against literal rankings by trec_eval, and against simulated rankers whose answer is
+known.
+"""
 
 from itertools import pairwise
 
@@ -13,27 +15,40 @@ from xir_lib import bias, metrics, retrieval
 from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.fitting import relevant_rows
-from xir_lib.robustness import intruders, keep_cells, keep_summary, mixed_pool, mixed_rows, pair_keep
+from xir_lib.robustness import (
+    intruders,
+    keep_cells,
+    keep_summary,
+    mixed_pool,
+    mixed_rows,
+    pair_keep,
+)
 
 LANGS = ["am", "en", "zu"]
 
 
 def parallel(n: int) -> tuple[pd.DataFrame, NDArray, NDArray, NDArray, list[str]]:
-    """Return queries, passage languages, judgements and ids of n passages and a question on each in every language.
+    """Return queries, passage languages, judgements and ids of n passages and a question on each in
+    every language.
 
     Row `3 * p + lang` is passage (or question) p in a language.
     """
     ids = [f"{p:03d}-{lang}" for p in range(n) for lang in LANGS]
     langs = np.tile(np.arange(3), n)
     queries = pd.DataFrame(
-        {"query_id": [f"q{name}" for name in ids], "pair_id": [name[:3] for name in ids], "group": [name[:2] for name in ids]}
+        {
+            "query_id": [f"q{name}" for name in ids],
+            "pair_id": [name[:3] for name in ids],
+            "group": [name[:2] for name in ids],
+        }
     ).assign(lang=np.asarray(LANGS)[langs])
     query = np.repeat(np.arange(3 * n), 3)
     doc = (query // 3) * 3 + np.tile(np.arange(3), 3 * n)
     return queries, langs, query, doc, ids
 
 
-# ---- pairs ------------------------------------------------------------------------------------------------------
+# ---- pairs
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -45,9 +60,20 @@ def test_keep_agrees_with_reduced_pools_ranked_by_trec_eval(seed: int) -> None:
     asked = rng.integers(-2, 3, (n_queries, 4)).astype(np.float32) + np.float32([0, 0, 0, 7])
     langs = rng.permutation(np.r_[np.repeat([0, 1, 2], 12), [0, 1, 1, 2]])
     ids = [f"d{n}" for n in rng.permutation(n_docs)]
-    judged = [(q, d) for q in range(n_queries) for d in rng.choice(n_docs, rng.integers(1, 8), replace=False)]
+    judged = [
+        (q, d)
+        for q in range(n_queries)
+        for d in rng.choice(n_docs, rng.integers(1, 8), replace=False)
+    ]
     query, doc = np.array(judged).T
-    queries = pd.DataFrame({"query_id": [f"q{q}" for q in range(n_queries)], "pair_id": "p", "group": "g", "lang": "en"})
+    queries = pd.DataFrame(
+        {
+            "query_id": [f"q{q}" for q in range(n_queries)],
+            "pair_id": "p",
+            "group": "g",
+            "lang": "en",
+        }
+    )
     ranks = retrieval.relevant_ranks(asked, docs, langs, query, doc, retrieval.tie_order(ids))
     table = pair_keep(ranks, queries, LANGS).set_index(["query_id", "pool"])
 
@@ -79,12 +105,18 @@ def test_keep_agrees_with_reduced_pools_ranked_by_trec_eval(seed: int) -> None:
 
 
 def test_ranker_blind_to_language_keeps_what_blind_says() -> None:
-    """Equal vectors in every language: r - 1 passages ahead within b are 3 (r - 1) ahead in the pool of three languages."""
+    """Equal vectors in every language: r - 1 passages ahead within b are 3 (r - 1) ahead in the
+    pool of three languages.
+    """
     queries, langs, query, doc, ids = parallel(30)
     rng = np.random.default_rng(1)
     meaning = np.repeat(rng.normal(size=(30, 5)), 3, axis=0).astype(np.float32)
     asked = np.repeat(rng.normal(size=(30, 5)), 3, axis=0).astype(np.float32) + meaning
-    table = pair_keep(retrieval.relevant_ranks(asked, meaning, langs, query, doc, retrieval.tie_order(ids)), queries, LANGS)
+    table = pair_keep(
+        retrieval.relevant_ranks(asked, meaning, langs, query, doc, retrieval.tie_order(ids)),
+        queries,
+        LANGS,
+    )
     assert len(table) == 30 * 9 and table["alone"].mean() < 0.8  # it makes mistakes
     r = 1 / table["alone"]
     np.testing.assert_allclose(table["among"], 1 / (1 + 3 * (r - 1)))
@@ -94,16 +126,22 @@ def test_ranker_blind_to_language_keeps_what_blind_says() -> None:
 
 
 def test_blind_scales_by_the_pools_that_there_are() -> None:
-    """The answer is second of 3 in en; 1 of en's 2 distractors ahead gives 1 * 7 / 2 of the 7 ahead in all: rank 4.5."""
+    """The answer is second of 3 in en; 1 of en's 2 distractors ahead gives 1 * 7 / 2 of the 7 ahead
+    in all: rank 4.5.
+    """
     one = np.array([0])
-    ranks = retrieval.RelevantRanks(one, one, np.array([1]), np.array([[0, 1]], np.int32), np.array([5, 3]), 1)
+    ranks = retrieval.RelevantRanks(
+        one, one, np.array([1]), np.array([[0, 1]], np.int32), np.array([5, 3]), 1
+    )
     queries = pd.DataFrame({"query_id": ["q"], "pair_id": ["p"], "group": ["g"], "lang": ["am"]})
     found = pair_keep(ranks, queries, ["am", "en"]).iloc[0]
     assert (found["alone"], found["among"], found["blind"]) == (1 / 2, 1 / 2, 1 / 4.5)
 
 
 def test_same_language_first_keeps_one_in_n() -> None:
-    """Perfect within a language, but all n - 1 other passages of the query's language come first: rank n of the answer in b."""
+    """Perfect within a language, but all n - 1 other passages of the query's language come first:
+    rank n of the answer in b.
+    """
     n = 20
     queries, langs, query, doc, ids = parallel(n)
     meaning, language = np.repeat(np.eye(n), 3, axis=0), np.tile(np.eye(3), (n, 1))
@@ -115,7 +153,9 @@ def test_same_language_first_keeps_one_in_n() -> None:
     np.testing.assert_allclose(cells["keep"], np.where(own, 1, 1 / n))
     summary = keep_summary(pair_keep(ranks, queries, LANGS)).set_index("statistic")
     np.testing.assert_allclose(summary[["keep", "low", "high", "among"]], 1 / n)
-    assert (summary["pairs"] == 6).all() and (summary["groups"] == 2).all()  # the group is the tens of 20 passages
+    assert (summary["pairs"] == 6).all() and (
+        summary["groups"] == 2
+    ).all()  # the group is the tens of 20 passages
 
 
 def test_ranks_apart_give_alone_and_the_others_among() -> None:
@@ -123,7 +163,10 @@ def test_ranks_apart_give_alone_and_the_others_among() -> None:
     rng = np.random.default_rng(2)
     asked, docs = rng.normal(size=(2, 30, 6))
     ties = retrieval.tie_order(ids)
-    one, other = (retrieval.relevant_ranks(asked, emb, langs, query, doc, ties) for emb in (docs, docs[::-1].copy()))
+    one, other = (
+        retrieval.relevant_ranks(asked, emb, langs, query, doc, ties)
+        for emb in (docs, docs[::-1].copy())
+    )
     both = pair_keep(one, queries, LANGS, apart=other)
     pd.testing.assert_series_equal(both["among"], pair_keep(one, queries, LANGS)["among"])
     pd.testing.assert_series_equal(both["alone"], pair_keep(other, queries, LANGS)["alone"])
@@ -135,7 +178,9 @@ def keep_table(rows: list[tuple[str, str, str, float, float]]) -> pd.DataFrame:
 
 
 def test_summary_by_hand() -> None:
-    """am-en keeps (.4 + .2) / (.8 + .4) = .5, en-am (.9 + .3) / (1 + .5) = .8; am-am is no pair of two languages."""
+    """am-en keeps (.4 + .2) / (.8 + .4) = .5, en-am (.9 + .3) / (1 + .5) = .8; am-am is no pair of
+    two languages.
+    """
     table = keep_table(
         [
             ("am", "en", "g", 0.8, 0.4),
@@ -155,8 +200,9 @@ def test_summary_by_hand() -> None:
         pytest.approx(0.3),
     )
     assert found.loc["mean", "alone"] == pytest.approx((0.6 + 0.75) / 2)
-    # two groups give three resamples, gg and hh with probability 1/4 each: the ends of every interval.
-    # gg: am-en .5, en-am .9, mean .7; hh: am-en .5, en-am .6, mean .55; am-en is .5 in each
+    # two groups give three resamples, gg and hh with probability 1/4 each: the ends of every
+    # interval. gg: am-en .5, en-am .9, mean .7; hh: am-en .5, en-am .6, mean .55; am-en is .5 in
+    # each
     assert tuple(found.loc["mean", ["low", "high"]]) == (pytest.approx(0.55), pytest.approx(0.7))
     assert tuple(found.loc["p10", ["low", "high"]]) == (pytest.approx(0.51), pytest.approx(0.54))
     assert tuple(found.loc["worst", ["low", "high"]]) == (pytest.approx(0.5), pytest.approx(0.5))
@@ -172,7 +218,8 @@ def test_pairs_are_refused_where_they_say_nothing() -> None:
         keep_summary(table.assign(pool="en", group=None))
 
 
-# ---- mixed pools ------------------------------------------------------------------------------------------------
+# ---- mixed pools
+# ----------------------------------------------------------------------
 
 
 def passages(lang: str, n: int) -> pa.Table:
@@ -182,8 +229,14 @@ def passages(lang: str, n: int) -> pa.Table:
 
 def yoruba(n: int = 60, judged: int = 8) -> RetrievalTask:
     """Queries 0 to 3; query q has one relevant passage, 2 q, and one judged irrelevant, 2 q + 1."""
-    queries = [{"query_id": str(q), "pair_id": str(q), "lang": "yo", "text": "?", "group": str(q)} for q in range(judged // 2)]
-    qrels = [{"query_id": str(k // 2), "doc_id": f"{k}-yo", "relevance": 1 - k % 2} for k in range(judged)]
+    queries = [
+        {"query_id": str(q), "pair_id": str(q), "lang": "yo", "text": "?", "group": str(q)}
+        for q in range(judged // 2)
+    ]
+    qrels = [
+        {"query_id": str(k // 2), "doc_id": f"{k}-yo", "relevance": 1 - k % 2}
+        for k in range(judged)
+    ]
     return RetrievalTask(
         "toy-yo",
         pa.Table.from_pylist(queries, schema=QUERY_SCHEMA),
@@ -195,7 +248,9 @@ def yoruba(n: int = 60, judged: int = 8) -> RetrievalTask:
 FOREIGN = pa.concat_tables([passages("de", 40), passages("zh", 40), passages("ar", 5)])
 
 
-def chosen(share: float, draw: int = 0, task: RetrievalTask | None = None, foreign: pa.Table = FOREIGN) -> list[str]:
+def chosen(
+    share: float, draw: int = 0, task: RetrievalTask | None = None, foreign: pa.Table = FOREIGN
+) -> list[str]:
     task = yoruba() if task is None else task
     ids = pa.concat_tables([task.passages, foreign])["doc_id"].to_pylist()
     return [ids[row] for row in mixed_rows(task, foreign, share, 48, draw=draw)]
@@ -226,7 +281,9 @@ def test_draws_are_nested_differ_and_do_not_hang_on_the_order_of_tables() -> Non
         pools = [set(chosen(share, draw)) for share in (0, 0.25, 0.5, 0.75, 0.9)]
         for less, more in pairwise(pools):
             own, foreign = ({name for name in less - more}, {name for name in more - less})
-            assert own and all(name.endswith("-yo") for name in own)  # what left is own, what came is foreign
+            assert own and all(
+                name.endswith("-yo") for name in own
+            )  # what left is own, what came is foreign
             assert foreign and not any(name.endswith("-yo") for name in foreign)
     assert set(chosen(0.5, 0)) != set(chosen(0.5, 1))
     backwards = yoruba()
@@ -236,21 +293,31 @@ def test_draws_are_nested_differ_and_do_not_hang_on_the_order_of_tables() -> Non
         backwards.passages.take(list(range(60))[::-1]),
         backwards.qrels.take([7, 2, 1, 0, 3, 4, 5, 6]),
     )
-    assert set(chosen(0.5, 1, backwards, FOREIGN.take(list(range(85))[::-1]))) == set(chosen(0.5, 1))
+    assert set(chosen(0.5, 1, backwards, FOREIGN.take(list(range(85))[::-1]))) == set(
+        chosen(0.5, 1)
+    )
 
 
-def score(pool: RetrievalTask, vectors: dict[str, NDArray], asked: NDArray) -> tuple[dict[str, float], pd.DataFrame]:
+def score(
+    pool: RetrievalTask, vectors: dict[str, NDArray], asked: NDArray
+) -> tuple[dict[str, float], pd.DataFrame]:
     """Return nDCG@10 per setting, and the intruders."""
     docs = np.array([vectors[name] for name in pool.passages["doc_id"].to_pylist()])
     langs = np.searchsorted(pool.languages, pool.passages["lang"].to_numpy(zero_copy_only=False))
     ties = retrieval.tie_order(pool.passages["doc_id"].to_pylist())
     ranks = retrieval.relevant_ranks(asked, docs, langs, *relevant_rows(pool), ties, top=10)
-    settings = metrics.macro(metrics.score_settings(ranks, pool.queries.to_pandas(), pool.languages, ["nDCG@10"]))
-    return {name: values["nDCG@10"] for name, values in settings.items()}, intruders(ranks, pool.languages)
+    settings = metrics.macro(
+        metrics.score_settings(ranks, pool.queries.to_pandas(), pool.languages, ["nDCG@10"])
+    )
+    return {name: values["nDCG@10"] for name, values in settings.items()}, intruders(
+        ranks, pool.languages
+    )
 
 
 def mixed(task: RetrievalTask, foreign: pa.Table, share: float, size: int) -> RetrievalTask:
-    union = RetrievalTask("both", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels)
+    union = RetrievalTask(
+        "both", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels
+    )
     return mixed_pool(union, mixed_rows(task, foreign, share, size, draw=0), "mixed")
 
 
@@ -260,7 +327,9 @@ def test_foreign_passages_that_are_all_worse_or_all_better(kind: str) -> None:
     asked = np.hstack([rng.normal(size=(4, 5)), np.ones((4, 1))])
     height = {"worse": -100.0, "better": 100.0}[kind]
     vectors = {name: np.r_[rng.normal(size=5), 0.0] for name in task.passages["doc_id"].to_pylist()}
-    vectors |= {f"{2 * q}-yo": np.r_[asked[q, :5] + rng.normal(size=5), 0.0] for q in range(4)}  # found, if not always first
+    vectors |= {
+        f"{2 * q}-yo": np.r_[asked[q, :5] + rng.normal(size=5), 0.0] for q in range(4)
+    }  # found, if not always first
     vectors |= {name: np.r_[rng.normal(size=5), height] for name in FOREIGN["doc_id"].to_pylist()}
     for share in (0.25, 0.9):
         pool = mixed(task, FOREIGN, share, 48)
@@ -282,7 +351,9 @@ def test_foreign_passages_that_are_all_worse_or_all_better(kind: str) -> None:
 
 
 def test_exchangeable_foreign_passages_take_their_share_of_the_pool() -> None:
-    """Vectors drawn alike in all languages: 200 queries x 10 places, a binomial share's standard deviation is near .01."""
+    """Vectors drawn alike in all languages: 200 queries x 10 places, a binomial share's standard
+    deviation is near .01.
+    """
     rng = np.random.default_rng(4)
     task = yoruba(1500, 400)
     foreign = pa.concat_tables([passages("de", 600), passages("zh", 600)])
@@ -290,7 +361,11 @@ def test_exchangeable_foreign_passages_take_their_share_of_the_pool() -> None:
     vectors = dict(zip(names, rng.normal(size=(len(names), 40)), strict=True))
     _, languages = score(mixed(task, foreign, 0.75, 1600), vectors, rng.normal(size=(200, 40)))
     found = languages.set_index("doc_lang")
-    assert found["pool_share"].to_dict() == {"de": 450 / 1600, "yo": 700 / 1600, "zh": 450 / 1600}  # .75 of 1,200 places
+    assert found["pool_share"].to_dict() == {
+        "de": 450 / 1600,
+        "yo": 700 / 1600,
+        "zh": 450 / 1600,
+    }  # .75 of 1,200 places
     assert np.abs(found["share"] - found["pool_share"]).max() < 0.04
     assert found["share"].sum() == pytest.approx(1)
 
@@ -303,9 +378,16 @@ def test_exchangeable_foreign_passages_take_their_share_of_the_pool() -> None:
         (FOREIGN, 0.0, 61, "53 unjudged passages are needed, there are 52"),
         (FOREIGN, 1.0, 94, "86 foreign passages are needed, there are 85"),
         (passages("yo", 3), 0.5, 48, "foreign passages in yo, a language of toy-yo"),
-        (FOREIGN.drop_columns(["text"]), 0.5, 48, "columns doc_id, lang; doc_id, lang and text are needed"),
+        (
+            FOREIGN.drop_columns(["text"]),
+            0.5,
+            48,
+            "columns doc_id, lang; doc_id, lang and text are needed",
+        ),
     ],
 )
-def test_impossible_pools_are_refused(foreign: pa.Table, share: float, size: int, says: str) -> None:
+def test_impossible_pools_are_refused(
+    foreign: pa.Table, share: float, size: int, says: str
+) -> None:
     with pytest.raises(InputError, match=says):
         mixed_rows(yoruba(), foreign, share, size, draw=0)

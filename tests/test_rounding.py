@@ -1,4 +1,6 @@
-"""The shifts of `tests/benchmarks/rounding.py`, which passages it keeps, and how `joins.py` joins them."""
+"""The shifts of `tests/benchmarks/rounding.py`, which passages it keeps, and how `joins.py` joins
+them.
+"""
 
 import json
 import sys
@@ -25,14 +27,18 @@ def test_a_shift_is_at_most_half_a_step_and_of_rounding_s_size() -> None:
     for first, step in ((0, 0.125), (1, 0.5)):
         mine = drawn[first::2]
         assert np.abs(mine).max() <= step / 2
-        assert np.isclose((mine**2).mean(), step**2 / 12, rtol=0.05)  # the variance of a uniform draw
+        assert np.isclose(
+            (mine**2).mean(), step**2 / 12, rtol=0.05
+        )  # the variance of a uniform draw
         assert abs(mine.mean()) < 0.02 * step
 
 
 def test_all_judged_passages_are_kept_and_so_many_others() -> None:
     task = toy_task()
     half = task.qrels.slice(0, task.qrels.num_rows // 2)
-    asked = task.queries.filter(pc.is_in(task.queries["query_id"], half["query_id"].combine_chunks()))
+    asked = task.queries.filter(
+        pc.is_in(task.queries["query_id"], half["query_id"].combine_chunks())
+    )
     task = RetrievalTask(task.name, asked, task.passages, half)
     judged = set(half["doc_id"].to_pylist())
     assert 0 < len(judged) < task.passages.num_rows - 2
@@ -47,7 +53,10 @@ def test_titles_are_joined_as_named() -> None:
     names = task.passages["doc_id"].to_pylist()
     passages = {name: Passage(name, "Àdán", f"ẹyẹ {number}") for number, name in enumerate(names)}
     passages[names[0]] = Passage(names[0], "Àdán", "")
-    found = {name: joins.joined(task, passages, join).passages["text"].to_pylist() for name, join in joins.JOINS.items()}
+    found = {
+        name: joins.joined(task, passages, join).passages["text"].to_pylist()
+        for name, join in joins.JOINS.items()
+    }
     assert {name: texts[1] for name, texts in found.items()} == {
         "none": "Àdán ẹyẹ 1",
         "line-break": "Àdán\nẹyẹ 1",
@@ -64,9 +73,17 @@ def test_the_page_says_what_the_joins_gave() -> None:
     systems = {row["system"]: row for row in told["systems"]}
 
     def gain(name: str) -> str:
-        return "{} [{}, {}]".format(*(f"{systems[name][key]:.3f}".replace("0.", ".") for key in ("minus none", "low", "high")))
+        return "{} [{}, {}]".format(
+            *(
+                f"{systems[name][key]:.3f}".replace("0.", ".")
+                for key in ("minus none", "low", "high")
+            )
+        )
 
     page = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
     assert f"a colon gives {gain('colon')} nDCG@10 more, a full stop {gain('full-stop')}." in page
-    assert told["passages whose pieces differ from the blank's"]["line-break"] == 0 and "line-break" not in systems
+    assert (
+        told["passages whose pieces differ from the blank's"]["line-break"] == 0
+        and "line-break" not in systems
+    )
     assert f"{told['passages']:,} of the passages" in page

@@ -1,4 +1,6 @@
-"""Nothing is removed that is not ours, and what is replaced is there, whole, at any moment. All in copies of a clone."""
+"""Nothing is removed that is not ours, and what is replaced is there, whole, at any moment. All in
+copies of a clone.
+"""
 
 import json
 import os
@@ -22,7 +24,24 @@ from xir_lib.paths import REPO, named
 from xir_lib.study import load_study, prepare
 
 DEMO = yaml.safe_load((REPO / "params" / "demo.yaml").read_text())
-HOSTILE = ["..", ".", "", "ABSOLUTE", "a/b", "../x", "~", "a..b", "con\0", "é", "A", "-a", "x" * 65, " a", "a ", "a\n"]
+HOSTILE = [
+    "..",
+    ".",
+    "",
+    "ABSOLUTE",
+    "a/b",
+    "../x",
+    "~",
+    "a..b",
+    "con\0",
+    "é",
+    "A",
+    "-a",
+    "x" * 65,
+    " a",
+    "a ",
+    "a\n",
+]
 TAKEN = [path.name for path in (REPO / "figures").iterdir() if not (path / "results").is_dir()]
 COMMANDS = {
     "study": ["study", "--dry-run", "--build"],
@@ -34,7 +53,11 @@ Tree = dict[str, bytes]
 
 
 def tree(folder: Path) -> Tree:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -55,9 +78,13 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def finish(build: Path) -> Path:
-    """Write what the steps of the demo before `collect` leave, and what those after it do, without any mark."""
+    """Write what the steps of the demo before `collect` leave, and what those after it do, without
+    any mark.
+    """
     results, profile = REPO / "figures" / "demo" / "results", study.Study(**DEMO)
-    found = {name: json.loads((results / f"{name}.json").read_text()) for name in ("runs", "evaluations")}
+    found = {
+        name: json.loads((results / f"{name}.json").read_text()) for name in ("runs", "evaluations")
+    }
     sums = pd.read_parquet(results / "group_sums.parquet")
     folders = study.evaluation_folders(profile, build)
     for one in found["evaluations"]:
@@ -65,7 +92,9 @@ def finish(build: Path) -> Path:
         folder = folders[one["run"], one["task"], one["rival"]]
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(one))
-        mine = sums.loc[(sums[list(key)] == pd.Series(key)).all(axis=1)].drop(columns=[*key, "strategy"])
+        mine = sums.loc[(sums[list(key)] == pd.Series(key)).all(axis=1)].drop(
+            columns=[*key, "strategy"]
+        )
         mine.to_parquet(folder / "group_sums.parquet")
     trained = [run for run in profile.runs if run not in ("none", "untrained")]
     for run, record in zip(trained, found["runs"], strict=True):
@@ -133,7 +162,9 @@ def test_a_build_folder_of_somebody_else_is_left_alone(
     assert tree(tmp_path) == before
 
 
-def test_a_folder_in_figures_that_publish_did_not_make_is_left_alone(clone: Path, tmp_path: Path) -> None:
+def test_a_folder_in_figures_that_publish_did_not_make_is_left_alone(
+    clone: Path, tmp_path: Path
+) -> None:
     build, target = finish(tmp_path / "build"), clone / "figures" / "demo"
     (build / ".xir").touch()
     shutil.rmtree(target / "results")
@@ -147,28 +178,45 @@ def test_results_of_another_profile_are_not_published(clone: Path, tmp_path: Pat
     build, params = finish(tmp_path / "build"), tmp_path / "other.yaml"
     (build / ".xir").touch()
     params.write_text(yaml.safe_dump(DEMO | {"profile": "other"}))
-    with pytest.raises(InputError, match="holds the results of profile demo; give the build folder of other"):
+    with pytest.raises(
+        InputError, match="holds the results of profile demo; give the build folder of other"
+    ):
         graph.publish(params, build=build)
     assert not (clone / "figures" / "other").exists()
 
 
-@pytest.mark.parametrize("marks", [[".xir"], [".lock", "profile.yaml", ".snakemake/"]], ids=["now", "before marks"])
+@pytest.mark.parametrize(
+    "marks", [[".xir"], [".lock", "profile.yaml", ".snakemake/"]], ids=["now", "before marks"]
+)
 def test_collect_replaces_results_and_removes_figures_in_its_own_build_folder(
     marks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = finish(tmp_path / "build")
     for name in marks:
         (build / name).mkdir() if name.endswith("/") else (build / name).touch()
-    others = {name: text for name, text in tree(build).items() if name.split("/")[0] not in ("results", "figures")}
+    others = {
+        name: text
+        for name, text in tree(build).items()
+        if name.split("/")[0] not in ("results", "figures")
+    }
     xir(monkeypatch, *COMMANDS["step collect"], build, "--params", REPO / "params" / "demo.yaml")
     after = tree(build)
     assert {name for name in after if name not in others} == {
-        f"results/{name}" for name in ("study.json", "runs.json", "evaluations.json", "overlap.json", "group_sums.parquet")
+        f"results/{name}"
+        for name in (
+            "study.json",
+            "runs.json",
+            "evaluations.json",
+            "overlap.json",
+            "group_sums.parquet",
+        )
     }
     assert others.items() <= after.items()
 
 
-def test_a_task_folder_with_anything_else_in_it_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_folder_with_anything_else_in_it_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(study, "load_training", lambda data: (toy_pairs(), toy_pairs()))
     monkeypatch.setattr(study, "load_task", lambda name, languages: toy_task(name))
     demo = study.Study(**DEMO)
@@ -182,7 +230,9 @@ def test_a_task_folder_with_anything_else_in_it_is_not_replaced(tmp_path: Path, 
 
 
 def publish_model(folder: Path) -> Path:
-    """Write a corpus's results of one model, and an older publication of them; return the latter's folder."""
+    """Write a corpus's results of one model, and an older publication of them; return the latter's
+    folder.
+    """
     demo = study.Study(**DEMO)
     run = demo.runs[-1]
     source, target = folder / "built" / run / "miracl-yo", folder / "figures" / f"demo-{run}"
@@ -200,7 +250,9 @@ def publish_corpus(target: Path) -> None:
 
 
 def killed_before(number: int, action: Callable[[], Any]) -> bool:
-    """Run `action` in a child that dies before its `number`-th change of the file system; say whether it did."""
+    """Run `action` in a child that dies before its `number`-th change of the file system; say
+    whether it did.
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -236,9 +288,17 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_folder_whole(tmp_path: P
         if not killed_before(number, lambda place=target: publish_corpus(place)):
             break
         aside = target.with_name(f".{target.name}.xir-aside")
-        assert tree(target if target.exists() else aside) in (old, new), f"killed before change {number}"
-        assert killed_before(2, lambda place=target: publish_corpus(place))  # again, early in the repair
-        assert tree(target if target.exists() else aside) in (old, new), f"killed twice after change {number}"
+        assert tree(target if target.exists() else aside) in (
+            old,
+            new,
+        ), f"killed before change {number}"
+        assert killed_before(
+            2, lambda place=target: publish_corpus(place)
+        )  # again, early in the repair
+        assert tree(target if target.exists() else aside) in (
+            old,
+            new,
+        ), f"killed twice after change {number}"
         publish_corpus(target)
         assert tree(target) == new and not aside.exists()
     assert number > 20  # the old folder alone has eleven names to remove
@@ -246,7 +306,9 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_folder_whole(tmp_path: P
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_rename_that_fails_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rename_that_fails_leaves_the_old_folder(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target, calls, rename = publish_model(tmp_path), count(1), Path.rename
     before = tree(target.parent)
 
@@ -261,7 +323,9 @@ def test_a_rename_that_fails_leaves_the_old_folder(number: int, tmp_path: Path, 
     assert tree(target.parent) == before
 
 
-def test_folders_that_hide_their_name_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_hide_their_name_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "toy" / "inside").mkdir(parents=True)
     toy_task().save(tmp_path / "saved")
     for file in (tmp_path / "saved").iterdir():
@@ -273,7 +337,9 @@ def test_folders_that_hide_their_name_have_it(tmp_path: Path, monkeypatch: pytes
         named("/")
 
 
-def test_what_a_kill_set_aside_is_published_again(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_kill_set_aside_is_published_again(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = clone / "figures" / "demo"
     before = tree(target)
     target.rename(target.with_name(".demo.xir-aside"))  # a kill between the two renames
@@ -297,7 +363,10 @@ def test_what_was_put_in_the_place_of_the_old_folder_meanwhile_stays(tmp_path: P
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize("target", ["study", "figures"])
-@pytest.mark.parametrize("name", ["..", "a b", "$(shell touch x)", "$$(touch x)", "`touch x`", '"; touch x; "', "$HOME", "'"])
+@pytest.mark.parametrize(
+    "name",
+    ["..", "a b", "$(shell touch x)", "$$(touch x)", "`touch x`", '"; touch x; "', "$HOME", "'"],
+)
 def test_make_hands_a_profile_on_as_it_is(name: str, target: str, tmp_path: Path) -> None:
     shutil.copy(REPO / "Makefile", tmp_path)
     (tmp_path / "requirements.lock").touch()
@@ -306,6 +375,8 @@ def test_make_hands_a_profile_on_as_it_is(name: str, target: str, tmp_path: Path
     (tmp_path / ".venv" / ".installed").touch()
     (binaries / "xir").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
     (binaries / "xir").chmod(0o755)
-    subprocess.run(["make", target, f"PROFILE={name}"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        ["make", target, f"PROFILE={name}"], cwd=tmp_path, check=True, capture_output=True
+    )
     assert f"params/{name}.yaml" in (tmp_path / "arguments").read_text().splitlines()
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,6 @@
-"""Search and ranks in shards against a literal sort, against Faiss and against `retrieval`; what a second run encodes."""
+"""Search and ranks in shards against a literal sort, against Faiss and against `retrieval`; what a
+second run encodes.
+"""
 
 import json
 import math
@@ -22,8 +24,11 @@ from xir_lib.errors import InputError
 from xir_lib.retrieval import relevant_ranks, tie_order
 from xir_lib.shards import Shards, encode_corpus, ranks_in_shards, search_shards
 
-# Unit vectors that float16 holds exactly: products with whole numbers are exact in float32, in any order.
-EXACT = np.concatenate([np.eye(4), -np.eye(4), np.array(list(product([0.5, -0.5], repeat=4)))]).astype(np.float32)
+# Unit vectors that float16 holds exactly: products with whole numbers are exact in float32, in any
+# order.
+EXACT = np.concatenate(
+    [np.eye(4), -np.eye(4), np.array(list(product([0.5, -0.5], repeat=4)))]
+).astype(np.float32)
 
 
 def write(folder: Path, vectors: np.ndarray, rows: list[int]) -> Shards:
@@ -41,7 +46,9 @@ def literal(scores: np.ndarray, doc_ids: list[str], k: int) -> list[int]:
 
 @st.composite
 def corpora(draw):
-    """Few distinct vectors, so that most scores tie within and across shards; sizes from one row up; small blocks."""
+    """Few distinct vectors, so that most scores tie within and across shards; sizes from one row
+    up; small blocks.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows = draw(st.lists(st.integers(1, 9), min_size=1, max_size=6))
     distinct = rng.choice(EXACT, draw(st.integers(1, 6)))
@@ -64,8 +71,12 @@ def test_search_equals_one_literal_sort(corpus, sizes, k):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(module, "BLOCK_ROWS", sizes[0])
         patch.setattr(module, "QUERIES", sizes[1])
-        found, scores = search_shards(write(Path(folder), docs, rows), queries, k, tie_order(doc_ids))
-    assert found.shape == scores.shape == (len(queries), min(k, len(docs)))  # at most 54 passages: often fewer than k
+        found, scores = search_shards(
+            write(Path(folder), docs, rows), queries, k, tie_order(doc_ids)
+        )
+    assert (
+        found.shape == scores.shape == (len(queries), min(k, len(docs)))
+    )  # at most 54 passages: often fewer than k
     expected = (queries.astype(np.float64) @ docs.astype(np.float64).T).astype(np.float32)
     for q in range(len(queries)):
         assert found[q].tolist() == literal(expected[q], doc_ids, k)
@@ -79,15 +90,28 @@ def test_ranks_equal_those_of_the_unsharded_ranking(corpus, sizes, seed):
     rng = np.random.default_rng(seed)
     langs = rng.permutation(np.concatenate([[0], rng.integers(0, 2, len(docs) - 1)]))
     langs = np.unique(langs, return_inverse=True)[1]
-    judged = [(q, d) for q in range(len(queries)) for d in rng.choice(len(docs), rng.integers(1, len(docs) + 1), replace=False)]
+    judged = [
+        (q, d)
+        for q in range(len(queries))
+        for d in rng.choice(len(docs), rng.integers(1, len(docs) + 1), replace=False)
+    ]
     query_index, doc_index = np.array(judged)[rng.permutation(len(judged))].T
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(module, "BLOCK_ROWS", sizes[0])
         patch.setattr(module, "QUERIES", sizes[1])
-        ranks = ranks_in_shards(write(Path(folder), docs, rows), queries, langs, query_index, doc_index, tie_order(doc_ids))
+        ranks = ranks_in_shards(
+            write(Path(folder), docs, rows),
+            queries,
+            langs,
+            query_index,
+            doc_index,
+            tie_order(doc_ids),
+        )
     expected = (queries.astype(np.float64) @ docs.astype(np.float64).T).astype(np.float32)
     orders = [literal(row, doc_ids, len(docs)) for row in expected]
-    assert ranks.in_all()[1].tolist() == [orders[q].index(d) + 1 for q, d in judged_pairs(query_index, doc_index)]
+    assert ranks.in_all()[1].tolist() == [
+        orders[q].index(d) + 1 for q, d in judged_pairs(query_index, doc_index)
+    ]
     if docs.shape[1] == 4:  # exact in float32 too
         plain = relevant_ranks(queries, docs, langs, query_index, doc_index, tie_order(doc_ids))
         assert ranks.outranked_by.tolist() == plain.outranked_by.tolist()
@@ -101,7 +125,9 @@ def judged_pairs(query_index: np.ndarray, doc_index: np.ndarray) -> list[tuple[i
 
 
 def test_order_among_near_ties_is_that_of_exact_arithmetic(tmp_path: Path) -> None:
-    """Passages that differ by one float16 step in a few places: a float32 product alone gets most of the order wrong."""
+    """Passages that differ by one float16 step in a few places: a float32 product alone gets most
+    of the order wrong.
+    """
     rng = np.random.default_rng(2)
     base = rng.standard_normal(384)
     base = (base / np.linalg.norm(base)).astype(np.float16)
@@ -110,17 +136,26 @@ def test_order_among_near_ties_is_that_of_exact_arithmetic(tmp_path: Path) -> No
     up = np.nextafter(np.take_along_axis(docs, places, 1), np.float16(2))
     np.put_along_axis(docs, places, up, 1)
     query = rng.standard_normal(384).astype(np.float32)
-    query[np.abs(query) > 0.05] *= 1e-3  # most steps change the score by less than float32 sums are exact to
+    query[np.abs(query) > 0.05] *= (
+        1e-3  # most steps change the score by less than float32 sums are exact to
+    )
     query[:8] = 5  # while the score itself is large
     doc_ids = [f"{i:03d}" for i in range(500)]
-    exact = np.array([math.fsum(float(a) * float(b) for a, b in zip(query, doc, strict=True)) for doc in docs], np.float32)
+    exact = np.array(
+        [math.fsum(float(a) * float(b) for a, b in zip(query, doc, strict=True)) for doc in docs],
+        np.float32,
+    )
     single = query @ docs.astype(np.float32).T
-    assert literal(single, doc_ids, 500) != literal(exact, doc_ids, 500)  # else this test shows nothing
+    assert literal(single, doc_ids, 500) != literal(
+        exact, doc_ids, 500
+    )  # else this test shows nothing
     shards = write(tmp_path, docs, [200, 200, 100])
     found, scores = search_shards(shards, query[None], 300, tie_order(doc_ids))
     assert found[0].tolist() == literal(exact, doc_ids, 300)
     assert scores[0].tolist() == exact[found[0]].tolist()
-    ranks = ranks_in_shards(shards, query[None], np.zeros(500, int), np.zeros(300, int), found[0], tie_order(doc_ids))
+    ranks = ranks_in_shards(
+        shards, query[None], np.zeros(500, int), np.zeros(300, int), found[0], tie_order(doc_ids)
+    )
     assert ranks.in_all()[1].tolist() == list(range(1, 301))
 
 
@@ -147,7 +182,9 @@ def test_search_agrees_with_faiss_and_does_not_depend_on_the_cut(tmp_path: Path)
 
 
 class Reading:
-    """An encoder whose vectors are the numbers in the texts, and which remembers what it was given."""
+    """An encoder whose vectors are the numbers in the texts, and which remembers what it was
+    given.
+    """
 
     fingerprint, precision = "reads", "float32"
 
@@ -161,7 +198,9 @@ class Reading:
         if self.fail_at in texts:
             raise KeyboardInterrupt
         self.seen.append(texts)
-        return np.array([[float(number) for number in text.split()] for text in texts], dtype=np.float32)
+        return np.array(
+            [[float(number) for number in text.split()] for text in texts], dtype=np.float32
+        )
 
 
 TEXTS = ["1 0", "0 1", "0.6 0.8", "-1 0", "0.8 0.6", "0 -1", "-0.6 0.8"]
@@ -184,10 +223,15 @@ def test_corpus_is_stored_in_order_and_streams_alike(tmp_path: Path) -> None:
     assert all(isinstance(rows, np.memmap) for _, rows in shards)
     stored = np.concatenate([rows for _, rows in shards])
     # .6 and .8 lie in [.5, 1), where float16 steps by 2**-11: off by half a step at most
-    assert np.abs(stored - np.array([[float(x) for x in text.split()] for text in TEXTS])).max() <= 2**-12
+    assert (
+        np.abs(stored - np.array([[float(x) for x in text.split()] for text in TEXTS])).max()
+        <= 2**-12
+    )
     assert len(shards) == 7
 
-    batches = (pa.record_batch({"doc_id": [str(i)], "text": [text]}) for i, text in enumerate(TEXTS))
+    batches = (
+        pa.record_batch({"doc_id": [str(i)], "text": [text]}) for i, text in enumerate(TEXTS)
+    )
     streamed = encode_corpus(Reading(), batches, tmp_path / "stream", shard_rows=2)
     assert [file.name for file in streamed.files] == [file.name for file in shards.files]
     assert (np.concatenate([rows for _, rows in streamed]) == stored).all()
@@ -214,11 +258,20 @@ def test_what_changes_is_encoded_again_and_nothing_else(tmp_path: Path) -> None:
     assert run(unchanged, tmp_path) == first
     assert unchanged.seen == []
 
-    edited = [*TEXTS[:3], "0 1", *TEXTS[4:], "1 0"]  # one text of the second shard; one more text in the last
+    edited = [
+        *TEXTS[:3],
+        "0 1",
+        *TEXTS[4:],
+        "1 0",
+    ]  # one text of the second shard; one more text in the last
     encoder = Reading()
     second = run(encoder, tmp_path, edited)
     assert encoder.seen == [edited[2:4], edited[6:]]
-    assert {path.name for path in tmp_path.iterdir()} == {*(file.name for file in second.files), "shards.json", "notes.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(file.name for file in second.files),
+        "shards.json",
+        "notes.npy",
+    }
 
 
 @pytest.mark.parametrize("changed", ["fingerprint", "prompt", "max_seq_length", "precision"])
@@ -239,14 +292,18 @@ def test_where_a_text_ends_is_part_of_the_hash(tmp_path: Path) -> None:
     run(Reading(), tmp_path, ["1 0", "0 1"])
     encoder = Reading()
     encoder.encode = lambda texts, role, progress: np.eye(2, dtype=np.float32)  # type: ignore[method-assign]
-    assert run(encoder, tmp_path, ["1 00", " 1"]).files != run(encoder, tmp_path, ["1 0", "0 1"]).files
+    assert (
+        run(encoder, tmp_path, ["1 00", " 1"]).files != run(encoder, tmp_path, ["1 0", "0 1"]).files
+    )
 
 
 def test_a_cut_file_is_refused_and_encoded_again(tmp_path: Path) -> None:
     shards = run(Reading(), tmp_path)
     content = shards.files[1].read_bytes()
     shards.files[1].write_bytes(content[:-1])
-    with pytest.raises(InputError, match=r"missing or is not \(2, 2\) float16; encode the corpus again"):
+    with pytest.raises(
+        InputError, match=r"missing or is not \(2, 2\) float16; encode the corpus again"
+    ):
         Shards.load(tmp_path)
     encoder = Reading()
     run(encoder, tmp_path)
@@ -257,7 +314,9 @@ def test_a_cut_file_is_refused_and_encoded_again(tmp_path: Path) -> None:
 def test_equal_shards_share_a_file(tmp_path: Path) -> None:
     shards = run(Reading(), tmp_path, ["1 0", "0 1"] * 2)
     assert len(list(tmp_path.glob("*.npy"))) == 1
-    assert search_shards(shards, np.array([[1, 0]]), 4, tie_order(list("abcd")))[0].tolist() == [[2, 0, 3, 1]]
+    assert search_shards(shards, np.array([[1, 0]]), 4, tie_order(list("abcd")))[0].tolist() == [
+        [2, 0, 3, 1]
+    ]
 
 
 def test_the_study_s_encoder_gives_the_vectors_of_its_own_encode(tmp_path: Path) -> None:
@@ -270,7 +329,8 @@ def test_the_study_s_encoder_gives_the_vectors_of_its_own_encode(tmp_path: Path)
     shards = run(encoder, tmp_path / "shards", texts, shard_rows=3)
     stored = np.concatenate([rows for _, rows in shards]).astype(np.float32)
     vectors = encoder.encode(texts, "document", "texts")
-    # Each product of unit vectors' components is off by 2**-11 of itself at most, so their sum is, too (Cauchy-Schwarz).
+    # Each product of unit vectors' components is off by 2**-11 of itself at most, so their sum is,
+    # too (Cauchy-Schwarz).
     assert np.abs(vectors @ stored.T - vectors @ vectors.T).max() <= 2**-11
     assert (search_shards(shards, vectors, 1, np.arange(5))[0][:, 0] == np.arange(5)).all()
 
@@ -285,9 +345,13 @@ def test_the_study_s_encoder_gives_the_vectors_of_its_own_encode(tmp_path: Path)
         (["1 0"], 0, "shard_rows must be at least 1, got 0"),
     ],
 )
-def test_a_bad_corpus_is_named(tmp_path: Path, texts: list[str | None], shard_rows: int, message: str) -> None:
+def test_a_bad_corpus_is_named(
+    tmp_path: Path, texts: list[str | None], shard_rows: int, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
-        encode_corpus(Reading(), pa.chunked_array([texts], pa.string()), tmp_path, shard_rows=shard_rows)  # type: ignore[arg-type]
+        encode_corpus(
+            Reading(), pa.chunked_array([texts], pa.string()), tmp_path, shard_rows=shard_rows
+        )  # type: ignore[arg-type]
     assert not (tmp_path / "shards.json").exists()
 
 
@@ -334,19 +398,43 @@ print(torch.get_num_threads(), faiss.omp_get_max_threads())
 
 @pytest.mark.parametrize("imports", ["import torch, faiss", "import faiss, torch"])
 def test_faiss_and_torch_live_in_one_process(tmp_path: Path, imports: str) -> None:
-    """Each brings an OpenMP library: threads of both, in turn, in either order of import; a deadlock is the time limit."""
+    """Each brings an OpenMP library: threads of both, in turn, in either order of import; a
+    deadlock is the time limit.
+    """
     program = TOGETHER.format(imports=imports, file=tmp_path / "0.npy")
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, timeout=120, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        timeout=120,
+        check=True,
+        capture_output=True,
+    )
     assert done.stdout.split() == [b"2", b"2"]
 
 
 def test_the_benchmark_runs() -> None:
     script = Path(__file__).parent / "benchmarks" / "search_scale.py"
-    command = [sys.executable, str(script), "--vectors", "2000", "--shard-rows", "100", "--k", "10", "150"]
+    command = [
+        sys.executable,
+        str(script),
+        "--vectors",
+        "2000",
+        "--shard-rows",
+        "100",
+        "--k",
+        "10",
+        "150",
+    ]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert report["write"]["bytes"] == 20 * (128 + 100 * 384 * 2)  # 20 files, 128 bytes of header each
+    assert report["write"]["bytes"] == 20 * (
+        128 + 100 * 384 * 2
+    )  # 20 files, 128 bytes of header each
     for k in (10, 150):
         search = report[f"k={k}"]["search"]
-        assert (search["places"], search["rows_differing"], search["scores_differing"]) == (100 * k, 0, 0)
+        assert (search["places"], search["rows_differing"], search["scores_differing"]) == (
+            100 * k,
+            0,
+            0,
+        )
     assert 0 < report["write"]["largest_score_difference_of_float16"] < 2**-11

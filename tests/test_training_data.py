@@ -1,4 +1,6 @@
-"""The stock trainer, three steps with a 16-dimensional model: the texts of the sampler's rows reach the model."""
+"""The stock trainer, three steps with a 16-dimensional model: the texts of the sampler's rows reach
+the model.
+"""
 
 import copy
 import pickle
@@ -19,7 +21,9 @@ LANGS = ("de", "en", "zh")
 
 
 def pair_table() -> PairTable:
-    """Twelve ids in three languages; de lacks the query of id 0 and the passage of id 1. Texts name themselves."""
+    """Twelve ids in three languages; de lacks the query of id 0 and the passage of id 1. Texts name
+    themselves.
+    """
     rows = [
         {
             "pair_id": f"i{i}",
@@ -37,7 +41,8 @@ def pair_table() -> PairTable:
 
 def make_sampler(pairs: PairTable, **settings: Any) -> StrategyBatchSampler:
     return StrategyBatchSampler(
-        PairIndex.from_table(pairs), **({"strategy": "hybrid", "batch_size": 4, "seed": 5, "num_batches": 6} | settings)
+        PairIndex.from_table(pairs),
+        **({"strategy": "hybrid", "batch_size": 4, "seed": 5, "num_batches": 6} | settings),
     )
 
 
@@ -55,15 +60,27 @@ def tiny_model(tmp_path: Path) -> Any:
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     folder = tmp_path / "bert"
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
     return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(16)], device="cpu")
 
 
-def train(model: Any, data: PairDataset, sampler: ResumableSampler, folder: Path, workers: int) -> list[list[list[int]]]:
+def train(
+    model: Any, data: PairDataset, sampler: ResumableSampler, folder: Path, workers: int
+) -> list[list[list[int]]]:
     """Train one epoch; return per step and column the token ids that reached the model."""
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     seen: list[list[list[int]]] = []
@@ -86,15 +103,21 @@ def train(model: Any, data: PairDataset, sampler: ResumableSampler, folder: Path
         disable_tqdm=True,
         use_cpu=True,
     )
-    trainer = SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss=Recording(model))
+    trainer = SentenceTransformerTrainer(
+        model=model, args=args, train_dataset=data, loss=Recording(model)
+    )
     trainer.train()
     assert trainer.state.global_step == 3  # 6 batches / 2 accumulated
-    trainer.save_model(str(folder / "model"))  # writes the model card, which reads rows of the data set
+    trainer.save_model(
+        str(folder / "model")
+    )  # writes the model card, which reads rows of the data set
     return seen
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_stock_trainer_sees_exactly_the_planned_texts(tiny_model: Any, tmp_path: Path, workers: int) -> None:
+def test_the_stock_trainer_sees_exactly_the_planned_texts(
+    tiny_model: Any, tmp_path: Path, workers: int
+) -> None:
     pairs = pair_table()
     sampler = make_sampler(pairs)
     seen = train(tiny_model, PairDataset.from_pairs(pairs), sampler, tmp_path / "out", workers)
@@ -137,14 +160,22 @@ def test_a_parallel_query_is_the_same_id_s_in_another_language() -> None:
     ]
     drawn: dict[int, set[str]] = {}
     for (query, _), item in zip(keys, data.__getitems__(keys), strict=True):
-        same_id = [n for n in has_query if rows[n]["pair_id"] == rows[query]["pair_id"] and (n < half) == (query < half)]
+        same_id = [
+            n
+            for n in has_query
+            if rows[n]["pair_id"] == rows[query]["pair_id"] and (n < half) == (query < half)
+        ]
         others = {rows[n]["query"] for n in same_id if n != query}
         assert item["parallel_query"] in (others or {rows[query]["query"]})
         assert item["query"] == rows[query]["query"]
         drawn.setdefault(query, set()).add(item["parallel_query"])
     assert max(map(len, drawn.values())) > 1  # not always the same language
     again = PairDataset.from_pairs(tables, parallel_seed=0).__getitems__(keys)
-    assert again == data.__getitems__(keys) != PairDataset.from_pairs(tables, parallel_seed=1).__getitems__(keys)
+    assert (
+        again
+        == data.__getitems__(keys)
+        != PairDataset.from_pairs(tables, parallel_seed=1).__getitems__(keys)
+    )
 
 
 def test_a_query_in_one_language_is_its_own_parallel() -> None:
@@ -168,7 +199,9 @@ def test_training_arguments_are_pickled_without_the_index_and_copied_with_it() -
     assert copy.deepcopy(make).sampler is make.sampler
     assert len(pickle.dumps(make)) < 500  # the index alone is more
     with pytest.raises(InputError, match="set batch_sampler again"):
-        pickle.loads(pickle.dumps(make))(PairDataset.from_pairs(pair_table()), batch_size=4, drop_last=True)
+        pickle.loads(pickle.dumps(make))(
+            PairDataset.from_pairs(pair_table()), batch_size=4, drop_last=True
+        )
 
 
 def test_factory_refuses_another_batch_size_and_reads_validation_rows_in_order() -> None:
@@ -177,7 +210,14 @@ def test_factory_refuses_another_batch_size_and_reads_validation_rows_in_order()
     pairs = pair_table()
     make = batch_sampler_factory(make_sampler(pairs))
     with pytest.raises(InputError, match="batch size is 8, the sampler's 4"):
-        make(PairDataset.from_pairs(pairs), batch_size=8, drop_last=False, valid_label_columns=None, generator=None, seed=0)
+        make(
+            PairDataset.from_pairs(pairs),
+            batch_size=8,
+            drop_last=False,
+            valid_label_columns=None,
+            generator=None,
+            seed=0,
+        )
     plain = Dataset.from_dict({"query": ["a", "b", "c"], "passage": ["A", "B", "C"]})
     assert list(make(plain, batch_size=2, drop_last=False)) == [[0, 1], [2]]
 
@@ -192,9 +232,15 @@ def test_a_memory_mapped_table_is_read_in_place(tmp_path: Path) -> None:
 
 
 def with_negatives(pairs: PairTable, name: str) -> PairTable:
-    """Give every passage two negatives that name their row, and new pair ids; row 1 has one, row 2 none."""
+    """Give every passage two negatives that name their row, and new pair ids; row 1 has one, row 2
+    none.
+    """
     rows = [
-        row | {"pair_id": f"{name}{i}", "negatives": [f"{name} a{i}", f"{name} b{i}"][: {1: 1, 2: 0}.get(i, 2)] or None}
+        row
+        | {
+            "pair_id": f"{name}{i}",
+            "negatives": [f"{name} a{i}", f"{name} b{i}"][: {1: 1, 2: 0}.get(i, 2)] or None,
+        }
         for i, row in enumerate(pairs.table.to_pylist())
     ]
     return PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA.append(NEGATIVES)))
@@ -204,24 +250,40 @@ def test_negatives_are_the_first_of_the_passage_row() -> None:
     data = PairDataset.from_pairs(with_negatives(pair_table(), "n"), negatives=2)
     assert data.column_names == ["query", "passage", "negative_1", "negative_2"]
     batch = data.__getitems__([(4, 5), (1, 0)])
-    assert [list(row) for row in batch] == [data.column_names] * 2  # the order of the columns is what a loss sees
+    assert [list(row) for row in batch] == [
+        data.column_names
+    ] * 2  # the order of the columns is what a loss sees
     assert batch == [
         {"query": "q en n1", "passage": "p zh n1", "negative_1": "n a5", "negative_2": "n b5"},
         {"query": "q en n0", "passage": "p de n0", "negative_1": "n a0", "negative_2": "n b0"},
     ]
-    assert data[1] == {"query": "q en n0", "passage": "p en n0", "negative_1": "n a1", "negative_2": ""}
-    assert PairDataset.from_pairs(with_negatives(pair_table(), "n")).column_names == ["query", "passage"]
+    assert data[1] == {
+        "query": "q en n0",
+        "passage": "p en n0",
+        "negative_1": "n a1",
+        "negative_2": "",
+    }
+    assert PairDataset.from_pairs(with_negatives(pair_table(), "n")).column_names == [
+        "query",
+        "passage",
+    ]
     for row, count in ((1, 1), (2, 0)):
-        with pytest.raises(InputError, match=f"^row {row} of the pair table has {count} negatives, 2 are read"):
+        with pytest.raises(
+            InputError, match=f"^row {row} of the pair table has {count} negatives, 2 are read"
+        ):
             data.__getitems__([(4, row)])
-    with pytest.raises(InputError, match="negatives is 1, but a pair table has no column negatives"):
+    with pytest.raises(
+        InputError, match="negatives is 1, but a pair table has no column negatives"
+    ):
         PairDataset.from_pairs([with_negatives(pair_table(), "n"), pair_table()], negatives=1)
 
 
 def test_several_tables_are_read_end_to_end_and_in_place(tmp_path: Path) -> None:
     pair_table().save(tmp_path / "pairs.arrow")
     before = pa.total_allocated_bytes()
-    data = PairDataset.from_pairs([with_negatives(pair_table(), "n"), PairTable.load(tmp_path / "pairs.arrow")])
+    data = PairDataset.from_pairs(
+        [with_negatives(pair_table(), "n"), PairTable.load(tmp_path / "pairs.arrow")]
+    )
     assert data.__getitems__([(1, 2), (36 + 4, 36 + 5)]) == [
         {"query": "q en n0", "passage": "p zh n0"},
         {"query": "q en n1", "passage": "p zh n1"},
@@ -232,10 +294,19 @@ def test_several_tables_are_read_end_to_end_and_in_place(tmp_path: Path) -> None
 
 
 def test_a_batch_reads_only_the_chunks_of_its_rows(tmp_path: Path) -> None:
-    # 20 chunks of 5 MB: to join them first, as pyarrow's own take does, would allocate 100 MB at every batch.
+    # 20 chunks of 5 MB: to join them first, as pyarrow's own take does, would allocate 100 MB at
+    # every batch.
     text = "x" * 5000
     rows = [
-        {"pair_id": f"i{i}", "lang": "en", "query": "q", "passage_id": "p", "passage": text, "group": "g"} for i in range(1000)
+        {
+            "pair_id": f"i{i}",
+            "lang": "en",
+            "query": "q",
+            "passage_id": "p",
+            "passage": text,
+            "group": "g",
+        }
+        for i in range(1000)
     ]
     part = pa.Table.from_pylist(rows, schema=PAIR_SCHEMA)
     ids = pa.array([f"i{i}" for i in range(20_000)])
@@ -250,10 +321,14 @@ def test_a_batch_reads_only_the_chunks_of_its_rows(tmp_path: Path) -> None:
     assert pool.max_memory() - (before or 0) < 1_000_000
 
 
-def test_the_stock_trainer_sees_the_negatives_of_two_data_sets(tiny_model: Any, tmp_path: Path) -> None:
+def test_the_stock_trainer_sees_the_negatives_of_two_data_sets(
+    tiny_model: Any, tmp_path: Path
+) -> None:
     pairs = {name: with_negatives(pair_table(), name) for name in ("n1", "n2")}
     samplers = {
-        name: StrategyBatchSampler(PairIndex.from_table(table, negatives=2), strategy="x-x-mono", batch_size=4, seed=0)
+        name: StrategyBatchSampler(
+            PairIndex.from_table(table, negatives=2), strategy="x-x-mono", batch_size=4, seed=0
+        )
         for name, table in pairs.items()
     }
     mixture = MixtureBatchSampler(samplers, dataset_draw="equal", seed=4, num_batches=6)
@@ -270,11 +345,19 @@ def test_the_stock_trainer_sees_the_negatives_of_two_data_sets(tiny_model: Any, 
     vocabulary = tiny_model.tokenizer.get_vocab()
     unknown = vocabulary["[UNK]"]
     expected_ids = [
-        [[[vocabulary.get(w, unknown) for w in text.split()] for text in column] for column in step] for step in expected
+        [[[vocabulary.get(w, unknown) for w in text.split()] for text in column] for column in step]
+        for step in expected
     ]
     data = PairDataset.from_pairs(list(pairs.values()), negatives=2)
     assert train(tiny_model, data, mixture, tmp_path / "out", 0) == expected_ids
-    bare = StrategyBatchSampler(PairIndex.from_table(pairs["n2"]), strategy="x-x-mono", batch_size=4, seed=0)
-    mixed = MixtureBatchSampler({**samplers, "n2": bare}, dataset_draw="equal", seed=4, num_batches=6)
-    with pytest.raises(InputError, match=r"^the data set reads 2 hard negatives, the sampler was indexed with 0, so [^\n]+$"):
+    bare = StrategyBatchSampler(
+        PairIndex.from_table(pairs["n2"]), strategy="x-x-mono", batch_size=4, seed=0
+    )
+    mixed = MixtureBatchSampler(
+        {**samplers, "n2": bare}, dataset_draw="equal", seed=4, num_batches=6
+    )
+    with pytest.raises(
+        InputError,
+        match=r"^the data set reads 2 hard negatives, the sampler was indexed with 0, so [^\n]+$",
+    ):
         train(tiny_model, data, mixed, tmp_path / "other", 0)

@@ -1,8 +1,17 @@
-"""A separable toy: ids are letters, languages are suffixes; questions and passages of an id share its letters."""
+"""A separable toy: ids are letters, languages are suffixes; questions and passages of an id share
+its letters.
+"""
 
 import pyarrow as pa
 
-from xir_lib.corpora.records import PAIR_SCHEMA, PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
+from xir_lib.corpora.records import (
+    PAIR_SCHEMA,
+    PASSAGE_SCHEMA,
+    QREL_SCHEMA,
+    QUERY_SCHEMA,
+    PairTable,
+    RetrievalTask,
+)
 
 LANGS = {"xx": "n", "yy": "o", "zz": "p"}
 IDS = [f"{a} {b}" for a in "abcdefgh" for b in "ijklm"]  # 40 ids of two letters
@@ -27,11 +36,22 @@ def toy_pairs(ids: list[str] = IDS) -> PairTable:
 def toy_task(name: str = "toy", ids: list[str] = IDS[::2]) -> RetrievalTask:
     rows = toy_pairs(ids).table.to_pylist()
     queries = [
-        {"query_id": f"{r['pair_id']}-{r['lang']}", **{key: r[key] for key in ("pair_id", "lang", "group")}, "text": r["query"]}
+        {
+            "query_id": f"{r['pair_id']}-{r['lang']}",
+            **{key: r[key] for key in ("pair_id", "lang", "group")},
+            "text": r["query"],
+        }
         for r in rows
     ]
-    passages = [{"doc_id": f"{r['pair_id']}-{r['lang']}", "lang": r["lang"], "text": r["passage"]} for r in rows]
-    qrels = [{"query_id": q["query_id"], "doc_id": f"{q['pair_id']}-{lang}", "relevance": 1} for q in queries for lang in LANGS]
+    passages = [
+        {"doc_id": f"{r['pair_id']}-{r['lang']}", "lang": r["lang"], "text": r["passage"]}
+        for r in rows
+    ]
+    qrels = [
+        {"query_id": q["query_id"], "doc_id": f"{q['pair_id']}-{lang}", "relevance": 1}
+        for q in queries
+        for lang in LANGS
+    ]
     return RetrievalTask(
         name,
         pa.Table.from_pylist(queries, schema=QUERY_SCHEMA),

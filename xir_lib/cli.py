@@ -17,17 +17,24 @@ from xir_lib.errors import InputError
 from xir_lib.precision import Asked
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Hybrid batch training, measured."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Hybrid batch training, measured.",
 )
 data = typer.Typer(no_args_is_help=True, help="List, download, check and build the data sets.")
 app.add_typer(data, name="data")
 
-UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer carries its own click and does not export the class
+UsageError: type[Exception] = typer.BadParameter.__bases__[
+    0
+]  # typer carries its own click and does not export the class
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 InPrecision = Annotated[
     Asked,
-    typer.Option("--precision", help="What texts are encoded in; auto: the faster on this machine."),
+    typer.Option(
+        "--precision", help="What texts are encoded in; auto: the faster on this machine."
+    ),
 ]
 Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
 
@@ -43,7 +50,12 @@ def main() -> None:
             sys.stderr.write(f"xir: {message} See xir --help.\n")
     except InputError as error:
         sys.stderr.write(f"xir: {' '.join(str(error).split())}\n")
-    except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:  # a path that was given
+    except (
+        NotADirectoryError,
+        IsADirectoryError,
+        FileExistsError,
+        PermissionError,
+    ) as error:  # a path that was given
         sys.stderr.write(f"xir: {error}; name another path\n")
     sys.exit(2)
 
@@ -56,7 +68,10 @@ def data_list(as_json: AsJson = False) -> None:
     rows = list_datasets()
     if not as_json:
         short = ("name", "status", "licence", "folder")
-        rows = [{**{key: row[key] for key in short}, "MB": row["download_size"] / 1e6 or "?"} for row in rows]
+        rows = [
+            {**{key: row[key] for key in short}, "MB": row["download_size"] / 1e6 or "?"}
+            for row in rows
+        ]
     _show(rows, as_json)
 
 
@@ -64,9 +79,13 @@ def data_list(as_json: AsJson = False) -> None:
 def data_get(
     name: Annotated[str, typer.Argument(help="A name of `xir data list`.")],
     base_url: Annotated[
-        str | None, typer.Option(help="A mirror in upstream's layout; believed where no sum is pinned.")
+        str | None,
+        typer.Option(help="A mirror in upstream's layout; believed where no sum is pinned."),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds without a byte after which a connection counts as stalled.")] = 30.0,
+    timeout: Annotated[
+        float,
+        typer.Option(help="Seconds without a byte after which a connection counts as stalled."),
+    ] = 30.0,
 ) -> None:
     """Download a data set from upstream, pinned and checked; what is here already is kept."""
     from xir_lib.corpora.download import get
@@ -75,8 +94,12 @@ def data_get(
 
 
 @data.command("verify")
-def data_verify(name: Annotated[str, typer.Argument(help="A name of `xir data list`.")], as_json: AsJson = False) -> None:
-    """Check the files of a data set against their pinned checksums; exit code 2 if one is missing or wrong."""
+def data_verify(
+    name: Annotated[str, typer.Argument(help="A name of `xir data list`.")], as_json: AsJson = False
+) -> None:
+    """Check the files of a data set against their pinned checksums; exit code 2 if one is missing
+    or wrong.
+    """
     from xir_lib.corpora.download import verify
 
     problems = verify(name)
@@ -91,9 +114,13 @@ def data_verify(name: Annotated[str, typer.Argument(help="A name of `xir data li
 @data.command("build")
 def data_build(
     out: Annotated[Path, typer.Option(help="A new folder for the files.")],
-    languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
+    languages: Annotated[
+        list[str] | None, typer.Option("--language", help="Repeat for several; default all.")
+    ] = None,
 ) -> None:
-    """Generate Atlas-QA: the pairs of each split as JSON lines, and a report of what was checked."""
+    """Generate Atlas-QA: the pairs of each split as JSON lines, and a report of what was
+    checked.
+    """
     from xir_lib.corpora import atlas
     from xir_lib.paths import atomic_path
 
@@ -114,60 +141,109 @@ def data_build(
 @app.command()
 def train(
     params: Annotated[
-        Path | None, typer.Option("--params", help="A profile such as params/demo.yaml; --pairs does without.")
+        Path | None,
+        typer.Option("--params", help="A profile such as params/demo.yaml; --pairs does without."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The model's folder.")] = None,
     pairs_files: Annotated[
         list[Path] | None,
         typer.Option(
             "--pairs",
-            help="Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data; repeat for several data sets.",
+            help=(
+                "Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data; repeat"
+                " for several data sets."
+            ),
         ),
     ] = None,
     dataset_draw: Annotated[
         str | None,
-        typer.Option(help="How a batch draws one of several data sets: size, equal, or a temperature such as 2; default size."),
+        typer.Option(
+            help=(
+                "How a batch draws one of several data sets: size, equal, or a temperature such as"
+                " 2; default size."
+            )
+        ),
     ] = None,
     negatives: Annotated[
-        int | None, typer.Option(help="Hard negatives per pair, from the pairs' own lists; default the profile's, or 0.")
+        int | None,
+        typer.Option(
+            help="Hard negatives per pair, from the pairs' own lists; default the profile's, or 0."
+        ),
     ] = None,
     lang: Annotated[str | None, typer.Option(help="The language of pairs that name none.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="A folder, a hub id or bundled:multilingual-e5-small, the default without a profile.")
+        str | None,
+        typer.Option(
+            help=(
+                "A folder, a hub id or bundled:multilingual-e5-small, the default without a"
+                " profile."
+            )
+        ),
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="x-x-mono, x-y, hybrid-0.5 ...; default the profile's last, or hybrid-0.5.")
+        str | None,
+        typer.Option(
+            help="x-x-mono, x-y, hybrid-0.5 ...; default the profile's last, or hybrid-0.5."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Default the profile's first, or 0.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Default the profile's, or one pass over the pairs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default the profile's, or 32.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default the profile's, or 2e-5.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="What the loss divides cosines by; default the profile's, or 0.02.")
+    steps: Annotated[
+        int | None, typer.Option(help="Default the profile's, or one pass over the pairs.")
     ] = None,
-    max_seq_length: Annotated[int | None, typer.Option(help="Tokens kept of a text; default the profile's, or 128.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default the profile's, or 32.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default the profile's, or 2e-5.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="What the loss divides cosines by; default the profile's, or 0.02."),
+    ] = None,
+    max_seq_length: Annotated[
+        int | None, typer.Option(help="Tokens kept of a text; default the profile's, or 128.")
+    ] = None,
     early_stopping: Annotated[
         str | None,
         typer.Option(
-            help="loss or 'multilingual mAP' of the held-out pairs, measured 20 times; stops after 3 without a best, keeps it."
+            help=(
+                "loss or 'multilingual mAP' of the held-out pairs, measured 20 times; stops after 3"
+                " without a best, keeps it."
+            )
         ),
     ] = None,
     precision: Annotated[
         Asked | None,
         typer.Option(help="What is computed in; default the profile's, or auto: the faster here."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print settings, data, batches and cost.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print settings, data, batches and cost.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one model on a profile's data or on --pairs; the folder is an ordinary SentenceTransformer with a run.json."""
+    """Train one model on a profile's data or on --pairs; the folder is an ordinary
+    SentenceTransformer with a run.json.
+    """
     from xir_lib import training
-    from xir_lib.study import Mixture, load_own, load_study, load_training, own_settings, preview, with_early_stopping
+    from xir_lib.study import (
+        Mixture,
+        load_own,
+        load_study,
+        load_training,
+        own_settings,
+        preview,
+        with_early_stopping,
+    )
 
     if out is None and not dry_run:
         raise InputError("--out is missing; name the model's folder, only --dry-run does without")
     if lang is not None and not pairs_files:
         raise InputError(f"--lang {lang} belongs to --pairs; give a file of pairs")
-    options = {"strategy": strategy, "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    options = {
+        "strategy": strategy,
+        "seed": seed,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
     number = dataset_draw and re.fullmatch(r"\d*\.?\d+", dataset_draw)
     options |= {
         "temperature": temperature,
@@ -179,12 +255,20 @@ def train(
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     study = load_study(params) if params else None
     name = encoder or (study.encoder if study else "bundled:multilingual-e5-small")
-    settings = study.settings(**{"strategy": study.strategies[-1], "seed": study.seeds[0], **given}) if study else None
+    settings = (
+        study.settings(**{"strategy": study.strategies[-1], "seed": study.seeds[0], **given})
+        if study
+        else None
+    )
     if pairs_files:
         pairs, held_out = load_own(pairs_files, lang)
     elif study is None:
-        raise InputError("nothing to train on; give --pairs FILE with your own pairs or --params with a profile")
-    elif dry_run and settings and isinstance(study.data, Mixture):  # its sizes are known, its pairs are not here
+        raise InputError(
+            "nothing to train on; give --pairs FILE with your own pairs or --params with a profile"
+        )
+    elif (
+        dry_run and settings and isinstance(study.data, Mixture)
+    ):  # its sizes are known, its pairs are not here
         _show_preview(preview(name, settings, study.data), as_json)
         return
     else:
@@ -192,77 +276,130 @@ def train(
     settings = settings or own_settings(pairs, **given)
     if early_stopping:
         settings = with_early_stopping(settings, early_stopping)
-    data_name = study.data.source if study and not pairs_files else ", ".join(path.name for path in pairs_files or [])
+    data_name = (
+        study.data.source
+        if study and not pairs_files
+        else ", ".join(path.name for path in pairs_files or [])
+    )
     if dry_run or out is None:
         _show_preview(preview(name, settings, pairs, held_out), as_json)
         return
-    with contextlib.redirect_stdout(sys.stderr):  # the trainer's bar writes its log to standard output, which --json needs
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # the trainer's bar writes its log to standard output, which --json needs
         run = training.train(name, pairs, settings, out, held_out=held_out, data_name=data_name)
     if as_json:
         typer.echo(json.dumps(run, indent=1))
     else:
-        typer.echo(f"{settings.strategy}, seed {settings.seed}: {run['steps_trained']} steps in {run['seconds']:.0f} s, {out}")
+        typer.echo(
+            f"{settings.strategy}, seed {settings.seed}: {run['steps_trained']} steps in"
+            f" {run['seconds']:.0f} s, {out}"
+        )
 
 
 @app.command()
 def evaluate(
     task: Annotated[
-        str, typer.Option(help="xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a BEIR folder.")
+        str,
+        typer.Option(
+            help=(
+                "xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a"
+                " BEIR folder."
+            )
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The folder of metrics.json and per_query.parquet.")],
     model: Annotated[
-        str | None, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")
+        str | None,
+        typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME."),
     ] = None,
     ranked: Annotated[
         Path | None,
-        typer.Option("--run", help="Instead of a model: another system's ranking of the task's passages, a TREC run."),
+        typer.Option(
+            "--run",
+            help="Instead of a model: another system's ranking of the task's passages, a TREC run.",
+        ),
     ] = None,
-    languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
+    languages: Annotated[
+        list[str] | None, typer.Option("--language", help="Repeat for several; default all.")
+    ] = None,
     rivals: Annotated[
         list[str] | None,
         typer.Option(
             "--rival",
-            help="Also score a rival that costs no training, into OUT/RIVAL; repeat for several: centring, lir-1, lir-2, ..., "
-            "round-robin, z-score, minus-top10, these also as centring+z-score, bm25, bm25-folded, bm25-spaces, bm25-pieces.",
+            help=(
+                "Also score a rival that costs no training, into OUT/RIVAL; repeat for several:"
+                " centring, lir-1, lir-2, ..., "
+                "round-robin, z-score, minus-top10, these also as centring+z-score, bm25,"
+                " bm25-folded, bm25-spaces, bm25-pieces."
+            ),
         ),
     ] = None,
     fits: Annotated[
         list[str] | None,
         typer.Option(
             "--fit",
-            help="Where centring and lir-R get their means: foreign (texts of --fit-on, the default), corpus (passages from "
-            "the pool) or cross-fit (by group, from the task itself). Repeat for several; into OUT/RIVAL-FIT if not foreign.",
+            help=(
+                "Where centring and lir-R get their means: foreign (texts of --fit-on, the"
+                " default), corpus (passages from "
+                "the pool) or cross-fit (by group, from the task itself). Repeat for several; into"
+                " OUT/RIVAL-FIT if not foreign."
+            ),
         ),
     ] = None,
     fit_on: Annotated[
-        list[str] | None, typer.Option(help="Tasks whose texts give the means; the first with a language counts.")
+        list[str] | None,
+        typer.Option(help="Tasks whose texts give the means; the first with a language counts."),
     ] = None,
-    fit_texts: Annotated[int | None, typer.Option(min=1, help="Texts per language and role for the means.")] = None,
+    fit_texts: Annotated[
+        int | None, typer.Option(min=1, help="Texts per language and role for the means.")
+    ] = None,
     fit_curve: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="Also fit on N texts, several samples each, into OUT/fit_curve.csv; repeat for several N.", metavar="N"
+            min=1,
+            help=(
+                "Also fit on N texts, several samples each, into OUT/fit_curve.csv; repeat for"
+                " several N."
+            ),
+            metavar="N",
         ),
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder that keeps embeddings between calls.")
+    ] = None,
     trec_run: Annotated[
-        int, typer.Option(min=0, help="Also write the top K of the multilingual pool as run.trec, beside qrels.trec.")
+        int,
+        typer.Option(
+            min=0,
+            help="Also write the top K of the multilingual pool as run.trec, beside qrels.trec.",
+        ),
     ] = 0,
     shards: Annotated[
         Path | None,
-        typer.Option(help="A folder for the passages' vectors, searched file by file: for pools that do not fit in memory."),
+        typer.Option(
+            help=(
+                "A folder for the passages' vectors, searched file by file: for pools that do not"
+                " fit in memory."
+            )
+        ),
     ] = None,
     precision: InPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language bias."""
+    """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language
+    bias.
+    """
     from xir_lib import evaluation, trec
     from xir_lib.metrics import DEEPEST
     from xir_lib.rivals import parse_rival
     from xir_lib.study import FIT_ON, load_task
 
     if (model is None) == (ranked is None):
-        raise InputError(f"{'neither' if ranked is None else 'both'} of --model and --run given; name a model or a TREC run")
+        raise InputError(
+            f"{'neither' if ranked is None else 'both'} of --model and --run given; name a model or"
+            " a TREC run"
+        )
     pinned = precision if precision != "auto" else None
     of_vectors = {"rival": rivals, "cache": cache, "shards": shards, "precision": pinned}
     if ranked and (needing := [name for name, value in of_vectors.items() if value]):
@@ -274,48 +411,87 @@ def evaluate(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
     judged = load_task(task, languages)
-    if not fit_on and {"foreign", "corpus"} & {*(fits or ["foreign"])} and any(rival.rank is not None for rival in chosen):
+    if (
+        not fit_on
+        and {"foreign", "corpus"} & {*(fits or ["foreign"])}
+        and any(rival.rank is not None for rival in chosen)
+    ):
         fit_on = FIT_ON.get(task)
     sources = [load_task(name) for name in fit_on or []]
     runs = evaluation.plan(judged, chosen, fits or ["foreign"], sources)
     for rival in curves:
         evaluation.check_rival(judged, rival, "foreign", sources)
     if shards and chosen:
-        raise InputError(f"--rival {chosen[0].name} needs all vectors in memory; leave out --shards or the rival")
+        raise InputError(
+            f"--rival {chosen[0].name} needs all vectors in memory; leave out --shards or the rival"
+        )
     if trec_run:
         trec.check_ids(judged)
     if trec_run > judged.passages.num_rows:
-        raise InputError(f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages")
+        raise InputError(
+            f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages"
+        )
     in_shards = shards / judged.name if shards else None  # a folder of shards holds one corpus
-    with tempfile.TemporaryDirectory() as scratch:  # without a cache every rival would encode the texts again
+    with (
+        tempfile.TemporaryDirectory() as scratch
+    ):  # without a cache every rival would encode the texts again
         kept = cache or (Path(scratch) if chosen else None)
-        encoder = trec.read_run(ranked, judged) if ranked else evaluation.Encoder(str(model), cache=kept, precision=precision)
+        encoder = (
+            trec.read_run(ranked, judged)
+            if ranked
+            else evaluation.Encoder(str(model), cache=kept, precision=precision)
+        )
         if isinstance(encoder, evaluation.Encoder):
             evaluation.check_rank(encoder, chosen)
         evaluation.remove_stale(out, runs)
-        given: dict[str, Any] = {"fit_texts": fit_texts, "trec_run": trec_run, "in_shards": in_shards, "shared": {}}
-        results = [evaluation.evaluate(encoder, judged, out / folder, **run, **given) for folder, run in runs.items()]
+        given: dict[str, Any] = {
+            "fit_texts": fit_texts,
+            "trec_run": trec_run,
+            "in_shards": in_shards,
+            "shared": {},
+        }
+        results = [
+            evaluation.evaluate(encoder, judged, out / folder, **run, **given)
+            for folder, run in runs.items()
+        ]
         if curves and fit_curve and isinstance(encoder, evaluation.Encoder):
             names = [rival.name for rival in curves]
-            evaluation.write_fit_curves(out / "fit_curve.csv", encoder, judged, sources, fit_curve, names)
+            evaluation.write_fit_curves(
+                out / "fit_curve.csv", encoder, judged, sources, fit_curve, names
+            )
     if as_json:
-        typer.echo(json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False))
+        typer.echo(
+            json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False)
+        )
         return
     for folder, result in zip(runs, results, strict=True):
-        rows = [{"setting": key, **{m: f"{v:.3f}" for m, v in value.items()}} for key, value in result["settings"].items()]
+        rows = [
+            {"setting": key, **{m: f"{v:.3f}" for m, v in value.items()}}
+            for key, value in result["settings"].items()
+        ]
         _show(rows, False, title=f"{encoder.name} on {result['task']}, rival {folder or 'none'}")
         bounds = ("mean", "ideal", "random", "same_language_first")
         card = {name: entry for name, entry in result["bias"].items() if "mean" in entry}
         if share := result["bias"].get("language_share"):
-            card |= {f"own share of the top {share['k']}": share["own"], f"entropy of the top {share['k']}": share["entropy"]}
+            card |= {
+                f"own share of the top {share['k']}": share["own"],
+                f"entropy of the top {share['k']}": share["entropy"],
+            }
         rows = [
-            {"bias": name.replace("_", " "), **{key.replace("_", " "): _short(entry[key]) for key in bounds}}
+            {
+                "bias": name.replace("_", " "),
+                **{key.replace("_", " "): _short(entry[key]) for key in bounds},
+            }
             for name, entry in card.items()
         ]
         if rows:
-            _show(rows, False, title="Language bias in the pool of all languages, beside its bounds")
+            _show(
+                rows, False, title="Language bias in the pool of all languages, beside its bounds"
+            )
         if "multilingual" in result["settings"]:
-            ceiling = ", ".join(f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items())
+            ceiling = ", ".join(
+                f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items()
+            )
             typer.echo(f"no ranking exceeds {ceiling} in the multilingual setting")
     if small := evaluation.small_pools(judged):
         pools = ", ".join(f"{lang} ({size})" for lang, size in small.items())
@@ -324,30 +500,53 @@ def evaluate(
 
 @app.command()
 def mix(
-    model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
-    out: Annotated[Path, typer.Option(help="The folder of mixed.json, topics.parquet, intruders.csv and examples.")],
+    model: Annotated[
+        str,
+        typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder of mixed.json, topics.parquet, intruders.csv and examples."),
+    ],
     task: Annotated[str, typer.Option(help="A task of one language.")] = "miracl-yo",
     foreign: Annotated[
         list[str] | None,
         typer.Option(
-            help="Whose passages replace the task's: xquad-contexts, mlqa-contexts, or a task; repeat for several. "
-            "Default belebele, xquad-contexts and mlqa-contexts."
+            help=(
+                "Whose passages replace the task's: xquad-contexts, mlqa-contexts, or a task;"
+                " repeat for several. "
+                "Default belebele, xquad-contexts and mlqa-contexts."
+            )
         ),
     ] = None,
     shares: Annotated[
-        list[float] | None, typer.Option("--share", help="Foreign part of the unjudged places; default 0, .25, .5, .75 and .9.")
+        list[float] | None,
+        typer.Option(
+            "--share", help="Foreign part of the unjudged places; default 0, .25, .5, .75 and .9."
+        ),
     ] = None,
     size: Annotated[int, typer.Option(min=1, help="Passages in every pool.")] = 20_000,
-    draws: Annotated[int, typer.Option(min=1, help="Pools per share, the same for every model.")] = 5,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Pools per share, the same for every model.")
+    ] = 5,
     rivals: Annotated[
-        list[str] | None, typer.Option("--rival", help="As in evaluate; means are the corpus fit. Default none alone.")
+        list[str] | None,
+        typer.Option(
+            "--rival", help="As in evaluate; means are the corpus fit. Default none alone."
+        ),
     ] = None,
-    fit_on: Annotated[list[str] | None, typer.Option(help="Tasks whose queries give the query mean of centring.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    fit_on: Annotated[
+        list[str] | None, typer.Option(help="Tasks whose queries give the query mean of centring.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder that keeps embeddings between calls.")
+    ] = None,
     precision: InPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure what foreign passages do to a one-language task: pools of one size, a growing share of them foreign."""
+    """Measure what foreign passages do to a one-language task: pools of one size, a growing share
+    of them foreign.
+    """
     from xir_lib import mixed_pools
     from xir_lib.evaluation import Encoder
     from xir_lib.study import load_paragraphs, load_task
@@ -374,17 +573,34 @@ def mix(
 
 @app.command()
 def bias(
-    model: Annotated[str, typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME.")],
-    out: Annotated[Path, typer.Option(help="The folder of card.html, card.md, card.json and the evaluations.")],
+    model: Annotated[
+        str,
+        typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The folder of card.html, card.md, card.json and the evaluations.")
+    ],
     task: Annotated[
-        str, typer.Option(help="xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a BEIR folder.")
+        str,
+        typer.Option(
+            help=(
+                "xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a"
+                " BEIR folder."
+            )
+        ),
     ] = "atlas-qa",
-    languages: Annotated[list[str] | None, typer.Option("--language", help="Repeat for several; default all.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="A folder that keeps embeddings between calls.")] = None,
+    languages: Annotated[
+        list[str] | None, typer.Option("--language", help="Repeat for several; default all.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder that keeps embeddings between calls.")
+    ] = None,
     precision: InPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Write one page on a model's language bias: what it does, beside its bounds and beside fixes that cost no training."""
+    """Write one page on a model's language bias: what it does, beside its bounds and beside fixes
+    that cost no training.
+    """
     from xir_lib.bias_report import write_card
     from xir_lib.study import load_task
 
@@ -394,7 +610,11 @@ def bias(
     if as_json:
         typer.echo(json.dumps(card, indent=1, ensure_ascii=False))
         return
-    typer.echo("\n".join([f"Language bias of {model} on {card['task']}", *card["findings"], *card["advice"]]))
+    typer.echo(
+        "\n".join(
+            [f"Language bias of {model} on {card['task']}", *card["findings"], *card["advice"]]
+        )
+    )
     typer.echo(f"The page: {out / 'card.html'}")
 
 
@@ -403,28 +623,47 @@ def compare(
     dir_a: Annotated[Path, typer.Argument(help="An output folder of xir evaluate.")],
     dir_b: Annotated[Path, typer.Argument(help="Another, of the same task.")],
     also_a: Annotated[
-        list[Path] | None, typer.Option(help="A's output for a training with another seed; repeat. Intervals then cover seeds.")
+        list[Path] | None,
+        typer.Option(
+            help="A's output for a training with another seed; repeat. Intervals then cover seeds."
+        ),
     ] = None,
     also_b: Annotated[
         list[Path] | None,
-        typer.Option(help="B's, as many and in the same order of seeds; the same one again if B has no seeds."),
+        typer.Option(
+            help=(
+                "B's, as many and in the same order of seeds; the same one again if B has no seeds."
+            )
+        ),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")] = 10_000,
+    resamples: Annotated[
+        int, typer.Option(min=100, help="Of the bootstrap and of the randomisation test.")
+    ] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the resamples.")] = 0,
     margin: Annotated[
-        float | None, typer.Option(help="The largest difference in mAP that does not matter, declared beforehand; default .01.")
+        float | None,
+        typer.Option(
+            help=(
+                "The largest difference in mAP that does not matter, declared beforehand; default"
+                " .01."
+            )
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two systems: differences A - B, 95 % intervals over groups, Holm-adjusted p, verdict."""
+    """Compare two systems: differences A - B, 95 % intervals over groups, Holm-adjusted p,
+    verdict.
+    """
     from xir_lib.tables import MARGIN, compare_evaluations, save_table
 
     margin = MARGIN if margin is None else margin
     if out and out.suffix != ".csv":
         raise InputError(f"--out {out} is no .csv; name a CSV file")
     if not 0 < margin < 1:
-        raise InputError(f"--margin {margin:g} is no difference in mAP; give one between 0 and 1, such as .01")
+        raise InputError(
+            f"--margin {margin:g} is no difference in mAP; give one between 0 and 1, such as .01"
+        )
     more_a, more_b = also_a or [], also_b or []
     if len(more_a) != len(more_b):
         raise InputError(f"{len(more_a)} --also-a and {len(more_b)} --also-b; give as many of both")
@@ -444,9 +683,15 @@ def compare(
 @app.command()
 def study(
     params: Params,
-    jobs: Annotated[int, typer.Option(min=1, help="Steps at the same time; each computes on one core.")] = 2,
-    build: Annotated[Path | None, typer.Option(help="Default: build/PROFILE in the repository.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Steps at the same time; each computes on one core.")
+    ] = 2,
+    build: Annotated[
+        Path | None, typer.Option(help="Default: build/PROFILE in the repository.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
 ) -> None:
     """Run a profile from data to report; only what is missing or changed is done."""
     from xir_lib.graph import run_graph
@@ -463,7 +708,10 @@ def publish(
     from_results: Annotated[
         bool,
         typer.Option(
-            "--from-results", help="Make figures and pages anew from figures/PROFILE/results, without a build folder."
+            "--from-results",
+            help=(
+                "Make figures and pages anew from figures/PROFILE/results, without a build folder."
+            ),
         ),
     ] = False,
 ) -> None:
@@ -473,12 +721,16 @@ def publish(
 
     if from_results and build:
         raise InputError("--from-results reads figures/PROFILE/results; leave --build out")
-    typer.echo(f"Copied to {republish(params) if from_results else publish_profile(params, build=build)}")
+    typer.echo(
+        f"Copied to {republish(params) if from_results else publish_profile(params, build=build)}"
+    )
 
 
 @app.command(hidden=True)
 def notebooks(folder: Annotated[Path, typer.Argument(help="The folder of the notebooks.")]) -> None:
-    """Execute notebooks in place with their defaults; `make notebooks` refreshes the committed ones."""
+    """Execute notebooks in place with their defaults; `make notebooks` refreshes the committed
+    ones.
+    """
     from xir_lib.paths import require
     from xir_lib.report import execute_notebooks
 
@@ -514,30 +766,56 @@ def _show_preview(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    rows = [{key: value for key, value in row.items() if not isinstance(value, dict)} for row in found["data"]]
-    _show([{**row, "languages": " ".join(row["languages"])} if "languages" in row else row for row in rows], False, "Data")
+    rows = [
+        {key: value for key, value in row.items() if not isinstance(value, dict)}
+        for row in found["data"]
+    ]
+    _show(
+        [
+            {**row, "languages": " ".join(row["languages"])} if "languages" in row else row
+            for row in rows
+        ],
+        False,
+        "Data",
+    )
     settings, sampler = found["settings"], found["sampler"] or {}
-    _show([{"setting": name, "value": value} for name, value in settings.items()], False, found["encoder"])
+    _show(
+        [{"setting": name, "value": value} for name, value in settings.items()],
+        False,
+        found["encoder"],
+    )
     if sampler:
-        counts = {name: value for name, value in sampler.items() if name not in (*settings, "datasets")}
+        counts = {
+            name: value for name, value in sampler.items() if name not in (*settings, "datasets")
+        }
         _show([{"count": name, "value": value} for name, value in counts.items()], False, "Batches")
         if several := sampler.get("datasets"):
             shown = [
-                {"data set": name, **{key: own[key] for key in ("size", "share", "batches")}} for name, own in several.items()
+                {"data set": name, **{key: own[key] for key in ("size", "share", "batches")}}
+                for name, own in several.items()
             ]
             _show(shown, False, "Batches by data set")
     costs = []
     for name, cost in found["cost"].items():
         hours = {f"{device} h": value for device, value in cost["gpu_hours"].items()}
-        costs.append({"of": name, **{key: f"{cost[key]:,}" for key in ("steps", "tokens")}, "FLOPs": cost["flops"], **hours})
+        costs.append(
+            {
+                "of": name,
+                **{key: f"{cost[key]:,}" for key in ("steps", "tokens")},
+                "FLOPs": cost["flops"],
+                **hours,
+            }
+        )
     _show(costs, False, "Cost")
     cost, tokens = found["cost"]["this run"], found["tokens"]
     typer.echo(
-        f"{found['architecture']}: {cost['parameters']['embeddings'] / 1e6:.0f} M parameters in embeddings, "
-        f"{cost['parameters']['other'] / 1e6:.0f} M elsewhere; {cost['optimiser_gb']:.1f} GB with gradients and AdamW "
-        f"for the whole vocabulary, activations on top. {tokens['query_tokens']:.0f} + {tokens['passage_tokens']:.0f} tokens "
-        f"a pair ({'measured' if tokens['measured'] else 'assumed in the profile'}). GPU hours at {cost['utilisation']:.0%} of "
-        "the peak in bfloat16, an assumption. Nothing was trained or written."
+        f"{found['architecture']}: {cost['parameters']['embeddings'] / 1e6:.0f} M parameters in"
+        f" embeddings, {cost['parameters']['other'] / 1e6:.0f} M elsewhere;"
+        f" {cost['optimiser_gb']:.1f} GB with gradients and AdamW for the whole vocabulary,"
+        f" activations on top. {tokens['query_tokens']:.0f} + {tokens['passage_tokens']:.0f} tokens"
+        f" a pair ({'measured' if tokens['measured'] else 'assumed in the profile'}). GPU hours at"
+        f" {cost['utilisation']:.0%} of the peak in bfloat16, an assumption. Nothing was trained or"
+        " written."
     )
 
 
@@ -551,5 +829,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool, title: str | None = None) -
     for column in rows[0]:
         table.add_column(str(column), overflow="fold")
     for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(
+            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+        )
     Console().print(table)

@@ -1,8 +1,9 @@
 """What a training run takes, before it runs: tokens, FLOPs, GPU hours and memory.
 
-For the paper's own configuration (section 4.1 of arXiv 2408.10536), which is too large to run here. Reads an encoder's
-configuration and tokenizer, never its weights: parameters are counted on a model that is built without memory. Knows no
-data set, no strategy and nothing about how fast a real machine is; `utilisation` is an assumption that the caller makes.
+For the paper's own configuration (section 4.1 of arXiv 2408.10536), which is too large to run here.
+Reads an encoder's configuration and tokenizer, never its weights: parameters are counted on a model
+that is built without memory. Knows no data set, no strategy and nothing about how fast a real
+machine is; `utilisation` is an assumption that the caller makes.
 """
 
 import json
@@ -19,14 +20,26 @@ from xir_lib.errors import InputError
 
 PEAK = {"A100": 312e12, "H100": 989e12}  # dense bfloat16 FLOP/s; NVIDIA's data sheets, SXM boards
 OPTIMISER_BYTES = 16  # a parameter's float32 value and gradient and AdamW's two moments
-_XLM_R = {"model_type": "xlm-roberta", "vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
-_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
-PUBLISHED: dict[
-    str, dict[str, Any]
-] = {  # the paper's encoders, Conneau et al. 2020 and Feng et al. 2022: for the estimate where there is no network
-    "FacebookAI/xlm-roberta-base": _BASE | _XLM_R,
-    "sentence-transformers/LaBSE": _BASE | {"model_type": "bert", "vocab_size": 501_153},
+_XLM_R = {
+    "model_type": "xlm-roberta",
+    "vocab_size": 250_002,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
 }
+_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+PUBLISHED: dict[str, dict[str, Any]] = (
+    # the paper's encoders, Conneau et al. 2020 and Feng et al. 2022: for the estimate where there
+    # is no network
+    {
+        "FacebookAI/xlm-roberta-base": _BASE | _XLM_R,
+        "sentence-transformers/LaBSE": _BASE | {"model_type": "bert", "vocab_size": 501_153},
+    }
+)
 
 
 def estimate(
@@ -41,13 +54,15 @@ def estimate(
     vocab: int | None = None,
     utilisation: float = 0.3,
 ) -> dict[str, Any]:
-    """Return what `steps` steps of `batch_size` pairs take for an encoder of this transformers configuration.
+    """Return what `steps` steps of `batch_size` pairs take for an encoder of this transformers
+    configuration.
 
-    A text of T tokens costs 6 N T + 12 L h T^2 FLOPs, forward and backward: N parameters outside the embeddings
-    (Kaplan et al. 2020, section 2.1: 2 N forward, twice that backward, look-ups are free), L layers, h wide. The second
-    term is attention without a causal mask (Chowdhery et al. 2022, appendix B). The mean length stands for every text, so
-    the spread of T is left out, as are padding, in-batch scores, modules after pooling and the optimiser. With recomputed
-    activations (gradient checkpointing, cached loss) add a third.
+    A text of T tokens costs 6 N T + 12 L h T^2 FLOPs, forward and backward: N parameters outside
+    the embeddings (Kaplan et al. 2020, section 2.1: 2 N forward, twice that backward, look-ups are
+    free), L layers, h wide. The second term is attention without a causal mask (Chowdhery et al.
+    2022, appendix B). The mean length stands for every text, so the spread of T is left out, as are
+    padding, in-batch scores, modules after pooling and the optimiser. With recomputed activations
+    (gradient checkpointing, cached loss) add a third.
 
     Args:
         config: a transformers configuration, see `open_config`.
@@ -57,12 +72,14 @@ def estimate(
         passage_tokens: the same per passage.
         queries: queries read per pair, 2 where each is read in a second language.
         passages: passages read per pair, 1 and the hard negatives.
-        vocab: rows of the embedding table that are trained; default all. Without weight in FLOPs, it rules the memory.
+        vocab: rows of the embedding table that are trained; default all. Without weight in FLOPs,
+        it rules the memory.
         utilisation: share of the device's peak that training reaches, an assumption.
 
     Returns:
-        steps, pairs, tokens, parameters {embeddings, other}, flops, utilisation, gpu_hours by device of `PEAK` and
-        optimiser_gb, 1e9 bytes of weights, gradients and AdamW moments in float32; activations come on top.
+        steps, pairs, tokens, parameters {embeddings, other}, flops, utilisation, gpu_hours by
+        device of `PEAK` and optimiser_gb, 1e9 bytes of weights, gradients and AdamW moments in
+        float32; activations come on top.
     """
     if not 0 < utilisation <= 1:
         raise InputError(f"utilisation must be in (0, 1], got {utilisation}")
@@ -84,10 +101,11 @@ def estimate(
 
 
 def parameters(config: Any, vocab: int | None = None) -> tuple[int, int]:
-    """Count an encoder's parameters (in embedding tables, elsewhere), with `vocab` rows for the tokens, default all.
+    """Count an encoder's parameters (in embedding tables, elsewhere), with `vocab` rows for the
+    tokens, default all.
 
-    The model is built on torch's meta device, which holds shapes alone, so this holds for any architecture that
-    transformers knows. A pooler is not counted: `open_encoder` drops it.
+    The model is built on torch's meta device, which holds shapes alone, so this holds for any
+    architecture that transformers knows. A pooler is not counted: `open_encoder` drops it.
     """
     import torch
     from transformers import AutoModel
@@ -96,10 +114,14 @@ def parameters(config: Any, vocab: int | None = None) -> tuple[int, int]:
         model = AutoModel.from_config(config)
     tables = [part for part in model.modules() if isinstance(part, torch.nn.Embedding)]
     embeddings = sum(table.weight.numel() for table in tables)
-    whole = sum(value.numel() for name, value in model.named_parameters() if not name.startswith("pooler."))
+    whole = sum(
+        value.numel() for name, value in model.named_parameters() if not name.startswith("pooler.")
+    )
     rows, width = model.get_input_embeddings().weight.shape
     if vocab is not None and not 0 < vocab <= rows:
-        raise InputError(f"vocab must be in [1, {rows}], the rows of the embedding table, got {vocab}")
+        raise InputError(
+            f"vocab must be in [1, {rows}], the rows of the embedding table, got {vocab}"
+        )
     unused = 0 if vocab is None else (rows - vocab) * width
     return embeddings - unused, whole - embeddings
 
@@ -107,42 +129,61 @@ def parameters(config: Any, vocab: int | None = None) -> tuple[int, int]:
 def open_config(encoder: str) -> tuple[Any, str]:
     """Return an encoder's transformers configuration, and where it comes from, in words.
 
-    A folder and `bundled:NAME` are read from disk, a hub id from the Hub or its cache (`XIR_OFFLINE=1`: the cache alone).
-    Where that fails, the paper's two encoders are known by their published sizes.
+    A folder and `bundled:NAME` are read from disk, a hub id from the Hub or its cache
+    (`XIR_OFFLINE=1`: the cache alone). Where that fails, the paper's two encoders are known by
+    their published sizes.
     """
     from transformers import AutoConfig
 
     place, local = place_of(encoder)
     try:
-        return AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False), f"configuration of {encoder}"
+        return (
+            AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False),
+            f"configuration of {encoder}",
+        )
     except (OSError, ValueError) as error:
         if sizes := PUBLISHED.get(encoder):
-            return AutoConfig.for_model(**sizes), f"published sizes of {encoder}, its configuration is not at hand"
+            return (
+                AutoConfig.for_model(**sizes),
+                f"published sizes of {encoder}, its configuration is not at hand",
+            )
         reason = why_not(error, place)
         raise InputError(f"cannot read the configuration of {encoder!r}: {reason}") from error
 
 
 def token_means(
-    encoder: str, pairs: PairTable, max_seq_length: int, prompts: list[str] | None = None, sample: int = 500
+    encoder: str,
+    pairs: PairTable,
+    max_seq_length: int,
+    prompts: list[str] | None = None,
+    sample: int = 500,
 ) -> tuple[float, float]:
-    """Return the mean tokens per query and per passage of `sample` random rows, cut at `max_seq_length`.
+    """Return the mean tokens per query and per passage of `sample` random rows, cut at
+    `max_seq_length`.
 
-    Without `prompts` they are those of the encoder's folder, as in training; seed 0, so that a table has one answer.
+    Without `prompts` they are those of the encoder's folder, as in training; seed 0, so that a
+    table has one answer.
     """
     from sentence_transformers.util import load_file_path
     from transformers import AutoTokenizer
 
     place, local = place_of(encoder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, local_files_only=local, trust_remote_code=False
+        )
         saved = load_file_path(place, "config_sentence_transformers.json", local_files_only=local)
     except (OSError, ValueError) as error:
         reason = why_not(error, place)
         raise InputError(f"cannot read the tokenizer of {encoder!r}: {reason}") from error
     told = json.loads(Path(saved).read_text(encoding="utf-8")) if saved else {}
-    unopened: Any = SimpleNamespace(prompts=told.get("prompts", {}), default_prompt_name=told.get("default_prompt_name"))
+    unopened: Any = SimpleNamespace(
+        prompts=told.get("prompts", {}), default_prompt_name=told.get("default_prompt_name")
+    )
     means = []
-    for column, prompt in zip(("query", "passage"), prompts or prompts_of(unopened, encoder), strict=True):
+    for column, prompt in zip(
+        ("query", "passage"), prompts or prompts_of(unopened, encoder), strict=True
+    ):
         texts = pairs.table[column].drop_null()
         rows = np.random.default_rng(0).permutation(len(texts))[:sample]
         chosen = [prompt + text for text in pc.take(texts, rows).to_pylist()]

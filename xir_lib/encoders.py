@@ -1,8 +1,9 @@
 """Open an encoder by name, trim its vocabulary, and turn texts into vectors.
 
-An encoder is a `SentenceTransformer`; this module adds what the study needs around it: one way to name it, the prompts
-it was trained with, an embedding table cut to the corpora at hand (96 of the 118 million parameters of
-multilingual-e5-small are that table), and encoding in batches of equal work. It knows no tasks and no measures.
+An encoder is a `SentenceTransformer`; this module adds what the study needs around it: one way to
+name it, the prompts it was trained with, an embedding table cut to the corpora at hand (96 of the
+118 million parameters of multilingual-e5-small are that table), and encoding in batches of equal
+work. It knows no tasks and no measures.
 """
 
 import copy
@@ -40,10 +41,11 @@ def open_encoder(
 ) -> "SentenceTransformer":
     """Open `bundled:multilingual-e5-small`, a model folder or a hub id, on the GPU if there is one.
 
-    `vocab_texts` (raw, the prompts are added here) trims the vocabulary to them; `max_seq_length` may only lower the
-    encoder's own limit. All weights come from safetensors files alone and no code from the hub is run;
-    `XIR_OFFLINE=1` restricts a hub id to what is cached. Raises `InputError` if nothing can be opened under that name,
-    and for an encoder that would be partly random or cannot encode (`open_checks`).
+    `vocab_texts` (raw, the prompts are added here) trims the vocabulary to them; `max_seq_length`
+    may only lower the encoder's own limit. All weights come from safetensors files alone and no
+    code from the hub is run; `XIR_OFFLINE=1` restricts a hub id to what is cached. Raises
+    `InputError` if nothing can be opened under that name, and for an encoder that would be partly
+    random or cannot encode (`open_checks`).
     """
     place, local = place_of(name)
     from sentence_transformers import SentenceTransformer
@@ -56,7 +58,9 @@ def open_encoder(
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
-    except Exception as error:  # the hub's client, the loaders and the file formats each raise their own kinds
+    except (
+        Exception
+    ) as error:  # the hub's client, the loaders and the file formats each raise their own kinds
         raise InputError(f"cannot open encoder {name!r}: {why_not(error, place)}") from error
     _drop_unread_poolers(model)
     check_opened(name, model, reports)
@@ -65,7 +69,9 @@ def open_encoder(
     if max_seq_length is not None:
         limit = model.max_seq_length
         if max_seq_length < 1 or (limit is not None and max_seq_length > limit):
-            raise InputError(f"max_seq_length must be in [1, {limit}] for {name}, got {max_seq_length}")
+            raise InputError(
+                f"max_seq_length must be in [1, {limit}] for {name}, got {max_seq_length}"
+            )
         model.max_seq_length = max_seq_length
     if vocab_texts is not None:
         kept = trim_vocabulary(model, vocab_texts)
@@ -96,7 +102,9 @@ def why_not(error: Exception, place: str) -> str:
     Offline the loaders speak of a connection that failed; there the clause is about the cache.
     """
     reason = one_line(error)
-    if isinstance(error, InputError) or Path(place).is_dir() or not offline():  # of our own checks, or of the disk
+    if (
+        isinstance(error, InputError) or Path(place).is_dir() or not offline()
+    ):  # of our own checks, or of the disk
         return reason
     searched = "XIR_OFFLINE is set and the Hub's cache alone was searched"
     return f"{searched} ({reason}); unset it, or give a model folder"
@@ -105,9 +113,10 @@ def why_not(error: Exception, place: str) -> str:
 def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:
     """Return what the encoder expects before a query and before a passage.
 
-    The model's own prompts count, looked up as sentence-transformers' `encode_query` and `encode_document` do, but that empty
-    ones are passed over: it gives every model an empty `document`, before which a `passage` would not count. The E5 family
-    (Wang et al. 2024, not its instruct models) publishes none, so it is known by `name`; anything else gets empty strings.
+    The model's own prompts count, looked up as sentence-transformers' `encode_query` and
+    `encode_document` do, but that empty ones are passed over: it gives every model an empty
+    `document`, before which a `passage` would not count. The E5 family (Wang et al. 2024, not its
+    instruct models) publishes none, so it is known by `name`; anything else gets empty strings.
     """
     default = model.prompts.get(model.default_prompt_name or "") or ""
     query = model.prompts.get("query") or default
@@ -118,13 +127,16 @@ def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:
 
 
 def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.ndarray:
-    """Cut tokenizer and embedding table, in place, to the pieces that `texts` use bare and behind each prompt.
+    """Cut tokenizer and embedding table, in place, to the pieces that `texts` use bare and behind
+    each prompt.
 
-    Returns the kept ids of the former vocabulary, ascending; their places are the new ids. Every vector of these texts
-    stays as it was. Unigram (XLM-R): a removed piece was on no best path, so the best paths remain, and the lowest-scored piece
-    stays because the penalty of an unknown character hangs on it. WordPiece (BERT, LaBSE): a removed piece was nowhere the
-    longest match; in a word that has none to its end every piece that it could hold stays. Other texts fall into more and other
-    pieces: give the texts of every corpus that the model will see. A vocabulary of another kind (BPE) stays whole.
+    Returns the kept ids of the former vocabulary, ascending; their places are the new ids. Every
+    vector of these texts stays as it was. Unigram (XLM-R): a removed piece was on no best path, so
+    the best paths remain, and the lowest-scored piece stays because the penalty of an unknown
+    character hangs on it. WordPiece (BERT, LaBSE): a removed piece was nowhere the longest match;
+    in a word that has none to its end every piece that it could hold stays. Other texts fall into
+    more and other pieces: give the texts of every corpus that the model will see. A vocabulary of
+    another kind (BPE) stays whole.
     """
     transformer, tokenizer = _transformer(model), model.tokenizer
     kept = used_pieces(model, texts)
@@ -135,7 +147,9 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
     new_id = {int(old): new for new, old in enumerate(kept)}
     pieces = state["model"]["vocab"]  # [piece, score] in id order; of WordPiece the id by piece
     if words:
-        state["model"]["vocab"] = {piece: new_id[old] for piece, old in pieces.items() if old in new_id}
+        state["model"]["vocab"] = {
+            piece: new_id[old] for piece, old in pieces.items() if old in new_id
+        }
     else:
         state["model"]["vocab"] = [pieces[old] for old in kept if old < len(pieces)]
         state["model"]["unk_id"] = new_id[state["model"]["unk_id"]]
@@ -154,14 +168,26 @@ def trim_vocabulary(model: "SentenceTransformer", texts: Iterable[str]) -> np.nd
 
 
 def used_pieces(model: "SentenceTransformer", texts: Iterable[str]) -> np.ndarray | None:
-    """Return the ids that `trim_vocabulary` keeps, ascending; None of a vocabulary that it leaves whole."""
+    """Return the ids that `trim_vocabulary` keeps, ascending; None of a vocabulary that it leaves
+    whole.
+    """
     backend = model.tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     state = json.loads(backend.to_str())
-    words = state["model"] if state["model"]["type"] == "WordPiece" and backend.pre_tokenizer is not None else None
-    if not (words or state["model"]["type"] == "Unigram") or state["post_processor"]["type"] != "TemplateProcessing":
-        logger.info("a %s vocabulary stays whole, only unigram and WordPiece can be trimmed", state["model"]["type"])
+    words = (
+        state["model"]
+        if state["model"]["type"] == "WordPiece" and backend.pre_tokenizer is not None
+        else None
+    )
+    if (
+        not (words or state["model"]["type"] == "Unigram")
+        or state["post_processor"]["type"] != "TemplateProcessing"
+    ):
+        logger.info(
+            "a %s vocabulary stays whole, only unigram and WordPiece can be trimmed",
+            state["model"]["type"],
+        )
         return None
     pieces = state["model"]["vocab"]
     most = max(words["vocab"].values()) + 1 if words else len(pieces)
@@ -183,7 +209,9 @@ def used_pieces(model: "SentenceTransformer", texts: Iterable[str]) -> np.ndarra
 
 
 def _pieces_within(backend: Any, text: str, words: dict[str, Any]) -> Iterator[int]:
-    """Yield the ids of all WordPieces that a word of the text could hold, at its start or within it."""
+    """Yield the ids of all WordPieces that a word of the text could hold, at its start or within
+    it.
+    """
     if backend.normalizer is not None:
         text = backend.normalizer.normalize_str(text)
     for word, _ in backend.pre_tokenizer.pre_tokenize_str(text):
@@ -197,15 +225,20 @@ def _pieces_within(backend: Any, text: str, words: dict[str, Any]) -> Iterator[i
 
 
 def restore_vocabulary(model: "SentenceTransformer", full: "SentenceTransformer") -> None:
-    """Give a trimmed `model`, in place, the tokenizer of `full` and its embedding table with the trained rows put in.
+    """Give a trimmed `model`, in place, the tokenizer of `full` and its embedding table with the
+    trained rows put in.
 
-    `full` is the encoder that was trimmed, opened again without `vocab_texts`; its table is handed over, not copied, so
-    do not use it afterwards. A piece is found by its text, so nothing needs to be remembered between trimming and restoring.
+    `full` is the encoder that was trimmed, opened again without `vocab_texts`; its table is handed
+    over, not copied, so do not use it afterwards. A piece is found by its text, so nothing needs to
+    be remembered between trimming and restoring.
     """
     transformer, source = _transformer(model), _transformer(full)
     small, large = model.tokenizer.get_vocab(), full.tokenizer.get_vocab()
     if missing := sorted(small.keys() - large.keys()):
-        raise InputError(f"{len(missing)} pieces such as {missing[0]!r} are not in the full vocabulary; open the same encoder")
+        raise InputError(
+            f"{len(missing)} pieces such as {missing[0]!r} are not in the full vocabulary; open the"
+            " same encoder"
+        )
     old = [large[piece] for piece in small]
     whole = source.get_input_embeddings()
     table = whole.weight.detach()
@@ -219,20 +252,27 @@ def restore_vocabulary(model: "SentenceTransformer", full: "SentenceTransformer"
 
 
 def save_encoder(model: "SentenceTransformer", folder: Path) -> None:
-    """Write `model` as a sentence-transformers folder, whole or not at all; `folder` must not exist."""
+    """Write `model` as a sentence-transformers folder, whole or not at all; `folder` must not
+    exist.
+    """
     if Path(folder).exists():
         raise InputError(f"{folder} exists already; name a new folder")
     with atomic_path(folder) as temporary:
         model.save(str(temporary), create_model_card=False)
         settings = temporary / "sentence_bert_config.json"
         if settings.is_file() and getattr(model.transformers_model, "pooler", 0) is None:
-            # Saving forgets that there is no pooler; whoever loads the folder would get a random one.
-            content = json.loads(settings.read_text()) | {"model_kwargs": {"add_pooling_layer": False}}
+            # Saving forgets that there is no pooler; whoever loads the folder would get a random
+            # one.
+            content = json.loads(settings.read_text()) | {
+                "model_kwargs": {"add_pooling_layer": False}
+            }
             settings.write_text(json.dumps(content, indent=2))
 
 
 def untrained_copy(model: "SentenceTransformer", seed: int) -> "SentenceTransformer":
-    """Return the same architecture and tokenizer with freshly drawn weights: what scores without any training."""
+    """Return the same architecture and tokenizer with freshly drawn weights: what scores without
+    any training.
+    """
     import torch
 
     clone = copy.deepcopy(model)
@@ -263,23 +303,26 @@ def encode(
 ) -> np.ndarray:
     """Encode texts behind `prompt` into float32 rows of length 1, (texts, dim), in the order given.
 
-    `role` decides which encoder reads them where a model has two, one for queries and one for passages (`Router`), as in
-    sentence-transformers' `encode_query` and `encode_document`; other models have no use for it.
+    `role` decides which encoder reads them where a model has two, one for queries and one for
+    passages (`Router`), as in sentence-transformers' `encode_query` and `encode_document`; other
+    models have no use for it.
 
-    Texts are sorted by their number of tokens and cut into batches of at most `batch_tokens` tokens, padding included, so
-    that little is padded and every batch is the same work. The default is 65,536 on GPU and 1,024 on CPU, where
-    activations that outgrow the cache cost more than small batches do. `precision` is bfloat16
-    autocast or float32; "auto" is the faster (`precision.choose`). `progress` names a progress bar;
-    `tokens` is `tokenise` of the same texts, if it was done before. Raises `InputError` for a text that
-    is null or gets no direction: a vector that is zero or not finite, and for an
-    encoder that gives other dimensions than it says.
+    Texts are sorted by their number of tokens and cut into batches of at most `batch_tokens`
+    tokens, padding included, so that little is padded and every batch is the same work. The default
+    is 65,536 on GPU and 1,024 on CPU, where activations that outgrow the cache cost more than small
+    batches do. `precision` is bfloat16 autocast or float32; "auto" is the faster
+    (`precision.choose`). `progress` names a progress bar; `tokens` is `tokenise` of the same texts,
+    if it was done before. Raises `InputError` for a text that is null or gets no direction: a
+    vector that is zero or not finite, and for an encoder that gives other dimensions than it says.
     """
     import torch
     from tqdm.auto import tqdm
 
     texts = list(texts) if isinstance(texts, Sequence) else texts.to_pylist()
     if None in texts:
-        raise InputError(f"text number {texts.index(None)} of {len(texts)} is null; drop it or give a text")
+        raise InputError(
+            f"text number {texts.index(None)} of {len(texts)} is null; drop it or give a text"
+        )
     device = model.device
     if batch_tokens is None:
         batch_tokens = 1024 if device.type == "cpu" else 65536
@@ -292,20 +335,33 @@ def encode(
 
     def embed(batch: tuple[np.ndarray, dict[str, Any]]) -> None:
         rows, inputs = batch
-        inputs = {key: value.to(device) if hasattr(value, "to") else value for key, value in inputs.items()}
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):  # both are a thread's own
+        inputs = {
+            key: value.to(device) if hasattr(value, "to") else value
+            for key, value in inputs.items()
+        }
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=half),
+        ):  # both are a thread's own
             output = model(inputs)["sentence_embedding"].float()[:, : model.truncate_dim]
             if output.shape[1] != vectors.shape[1]:
                 raise InputError(
-                    f"the encoder says {vectors.shape[1]} dimensions and gives {output.shape[1]}; mend its configuration"
+                    f"the encoder says {vectors.shape[1]} dimensions and gives {output.shape[1]};"
+                    " mend its configuration"
                 )
             vectors[rows] = torch.nn.functional.normalize(output, dim=1).cpu().numpy()
         bar.update(len(rows))
 
     def features(rows: np.ndarray) -> dict[str, Any]:
-        return padded(tokens, rows) if tokens else model.preprocess([texts[row] for row in rows], **read)
+        return (
+            padded(tokens, rows)
+            if tokens
+            else model.preprocess([texts[row] for row in rows], **read)
+        )
 
-    tokenised = ((rows, features(rows)) for rows in _batches(lengths, batch_tokens))  # in this thread: a tokenizer serves one
+    tokenised = (
+        (rows, features(rows)) for rows in _batches(lengths, batch_tokens)
+    )  # in this thread: a tokenizer serves one
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
         if threads == 1:
@@ -313,16 +369,20 @@ def encode(
                 embed(batch)
         else:  # a batch per thread: several threads on one small batch wait for each other
             try:
-                with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                with ThreadPoolExecutor(
+                    threads, initializer=torch.set_num_threads, initargs=(1,)
+                ) as pool:
                     for _ in pool.map(embed, tokenised):
                         pass
             finally:
                 torch.set_num_threads(threads)
-    lost = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))  # true for NaN as well
+    lost = np.flatnonzero(
+        ~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
+    )  # true for NaN as well
     if len(lost):
         raise InputError(
-            f"{f'{progress}: ' if progress else ''}text number {lost[0]} of {len(texts)} has no usable vector (zero or not "
-            f"finite): {texts[lost[0]][:60]!r}"
+            f"{f'{progress}: ' if progress else ''}text number {lost[0]} of {len(texts)} has no"
+            f" usable vector (zero or not finite): {texts[lost[0]][:60]!r}"
         )
     return vectors
 
@@ -340,7 +400,9 @@ def reading(model: "SentenceTransformer", prompt: str, role: Role) -> dict[str, 
 
 
 def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield row numbers, longest texts first (what does not fit in memory fails at once), `budget` tokens a batch."""
+    """Yield row numbers, longest texts first (what does not fit in memory fails at once), `budget`
+    tokens a batch.
+    """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -352,17 +414,21 @@ def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 def _transformer(model: "SentenceTransformer") -> Any:
     if is_routed(model):
         raise InputError(
-            "the encoder reads queries and passages with modules of their own (Router); it can be evaluated as it is, not "
-            "trained, trimmed or drawn anew here"
+            "the encoder reads queries and passages with modules of their own (Router); it can be"
+            " evaluated as it is, not trained, trimmed or drawn anew here"
         )
     transformer = model.transformers_model
     if transformer is None:
-        raise InputError(f"the encoder's first module is {type(model[0]).__name__}; a transformer is needed")
+        raise InputError(
+            f"the encoder's first module is {type(model[0]).__name__}; a transformer is needed"
+        )
     return transformer
 
 
 def _drop_unread_poolers(model: "SentenceTransformer") -> None:
-    """Remove BERT's pooler where token vectors are read: often random, and without gradients it stalls DDP."""
+    """Remove BERT's pooler where token vectors are read: often random, and without gradients it
+    stalls DDP.
+    """
     from sentence_transformers.base.modules import Transformer
 
     for module in model.modules():
@@ -374,7 +440,9 @@ def _drop_unread_poolers(model: "SentenceTransformer") -> None:
 
 
 def _set_tokenizer(tokenizer: Any, state: str) -> None:
-    """Swap the Rust tokenizer inside its Hugging Face wrapper, which keeps the names of the special tokens and the limit."""
+    """Swap the Rust tokenizer inside its Hugging Face wrapper, which keeps the names of the special
+    tokens and the limit.
+    """
     from tokenizers import Tokenizer
 
     tokenizer._tokenizer = Tokenizer.from_str(state)
@@ -384,5 +452,7 @@ def _set_table(transformer: Any, rows: Any, padding_idx: int | None) -> None:
     from torch import nn
 
     frozen = not transformer.get_input_embeddings().weight.requires_grad
-    transformer.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=frozen, padding_idx=padding_idx))
+    transformer.set_input_embeddings(
+        nn.Embedding.from_pretrained(rows, freeze=frozen, padding_idx=padding_idx)
+    )
     transformer.config.vocab_size = len(rows)

@@ -4,6 +4,6 @@
 class InputError(ValueError):
     """Bad input from outside: a one-line message that says what arrived and what would do.
 
-    The command line prints the message alone and exits with code 2; any other exception is a bug and keeps
-    its traceback.
+    The command line prints the message alone and exits with code 2; any other exception is a bug
+    and keeps its traceback.
     """

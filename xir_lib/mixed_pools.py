@@ -1,9 +1,11 @@
-"""What foreign passages do to a corpus of one language: pools of a fixed size, a growing share of them foreign.
+"""What foreign passages do to a corpus of one language: pools of a fixed size, a growing share of
+them foreign.
 
-`robustness.mixed_rows` says which passages a pool holds. Here a model, or BM25, ranks every pool, and tables come out of
-the files. In a pool of size N with the share f foreign, three figures belong together: the topics in that pool (*mixed*),
-in its own-language passages alone (*alone*), and in the pool of N own-language passages (share 0). Mixed minus alone is what
-the foreign passages cost; the pool of share 0 minus alone is what as many passages of the topics' own language cost, the
+`robustness.mixed_rows` says which passages a pool holds. Here a model, or BM25, ranks every pool,
+and tables come out of the files. In a pool of size N with the share f foreign, three figures belong
+together: the topics in that pool (*mixed*), in its own-language passages alone (*alone*), and in
+the pool of N own-language passages (share 0). Mixed minus alone is what the foreign passages cost;
+the pool of share 0 minus alone is what as many passages of the topics' own language cost, the
 control. All texts are embedded once, and every pool takes its rows. Knows no data set.
 """
 
@@ -29,20 +31,32 @@ from xir_lib.run_record import environment, write_json
 from xir_lib.significance import compare
 from xir_lib.tables import sums_by_seed, trainings
 
-FOREIGN = ("belebele", "xquad-contexts", "mlqa-contexts")  # paragraphs, no sentences; none is in Yoruba
+FOREIGN = (
+    "belebele",
+    "xquad-contexts",
+    "mlqa-contexts",
+)  # paragraphs, no sentences; none is in Yoruba
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
 SIZE, DRAWS = 20_000, 5
 MEASURES = ("nDCG@10", "R@100")
 MAIN = MEASURES[0]
 TOP = evaluation.TOP
 EXAMPLES = 50
-VERDICTS = ("answers", "names", "neither")  # a foreign passage answers the query, names what it asks about, or does neither
-Scores = Callable[[retrieval.IntArray, retrieval.IntArray, retrieval.IntArray], Iterator[parts.Part]]  # rows, languages, ties
+VERDICTS = (
+    "answers",
+    "names",
+    "neither",
+)  # a foreign passage answers the query, names what it asks about, or does neither
+Scores = Callable[
+    [retrieval.IntArray, retrieval.IntArray, retrieval.IntArray], Iterator[parts.Part]
+]  # rows, languages, ties
 POOLS = {"monolingual": "alone", "multilingual": "mixed"}  # by setting of the mixed pool
 
 
 class Plan(NamedTuple):
-    """What `plan` made ready: the task, the foreign passages, both in one task, the rivals, and the rows of every pool."""
+    """What `plan` made ready: the task, the foreign passages, both in one task, the rivals, and the
+    rows of every pool.
+    """
 
     task: RetrievalTask
     foreign: pa.Table
@@ -50,11 +64,15 @@ class Plan(NamedTuple):
     rivals: list[Rival]
     fit_on: Sequence[RetrievalTask]
     size: int
-    rows: dict[tuple[float, int], NDArray[np.int64]]  # by share and draw, into the passages of `union`
+    rows: dict[
+        tuple[float, int], NDArray[np.int64]
+    ]  # by share and draw, into the passages of `union`
 
 
 class Pools(NamedTuple):
-    """What `read` found: a row per (model, rival, share, draw, pool, topic, measure), and one per passage language."""
+    """What `read` found: a row per (model, rival, share, draw, pool, topic, measure), and one per
+    passage language.
+    """
 
     topics: pd.DataFrame
     intruders: pd.DataFrame
@@ -70,13 +88,14 @@ def plan(
     size: int = SIZE,
     draws: int = DRAWS,
 ) -> Plan:
-    """Choose the passages of every pool, and refuse what cannot be measured, before anything is encoded.
+    """Choose the passages of every pool, and refuse what cannot be measured, before anything is
+    encoded.
 
     Args:
         task: queries and passages of one language.
         foreign: passages in other languages, see `robustness.mixed_rows`.
-        rivals: names of `rivals.parse_rival`. Means are the `corpus` fit: of passages from the task's and the foreign
-            passages, each language by itself, of queries from `fit_on`.
+        rivals: names of `rivals.parse_rival`. Means are the `corpus` fit: of passages from the
+            task's and the foreign passages, each language by itself, of queries from `fit_on`.
         fit_on: tasks that have queries in the task's language.
         shares: of the places that judged passages leave.
         size: passages in every pool.
@@ -85,27 +104,37 @@ def plan(
     asked = task.queries["lang"].unique().to_pylist()
     if len(task.languages) != 1 or asked != task.languages:
         raise InputError(
-            f"{task.name} has queries in {', '.join(asked)} and passages in {', '.join(task.languages)}; "
-            "mixed pools need a task of one language"
+            f"{task.name} has queries in {', '.join(asked)} and passages in"
+            f" {', '.join(task.languages)}; mixed pools need a task of one language"
         )
     if task.queries.num_rows < 2:
         raise InputError(f"{task.name} has one query; an interval needs at least 2, better 20")
     if not shares or draws < 1:
-        raise InputError(f"mixed pools need a share and a draw at least, got {list(shares)} and {draws} draws")
-    union = RetrievalTask(f"{task.name}+foreign", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels)
+        raise InputError(
+            f"mixed pools need a share and a draw at least, got {list(shares)} and {draws} draws"
+        )
+    union = RetrievalTask(
+        f"{task.name}+foreign", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels
+    )
     chosen = [parse_rival(name) for name in rivals]
     for rival in chosen:
         evaluation.check_rival(union, rival, "corpus", fit_on)
-    rows = {(s, d): mixed_rows(task, foreign, s, size, draw=d) for s in sorted(set(shares)) for d in range(draws)}
+    rows = {
+        (s, d): mixed_rows(task, foreign, s, size, draw=d)
+        for s in sorted(set(shares))
+        for d in range(draws)
+    }
     return Plan(task, foreign, union, chosen, fit_on, size, rows)
 
 
 def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, Any]:
-    """Rank the queries in every pool of a plan and write `mixed.json`, `topics.parquet`, `intruders.csv` and examples.
+    """Rank the queries in every pool of a plan and write `mixed.json`, `topics.parquet`,
+    `intruders.csv` and examples.
 
-    `encoder` gives the vectors; BM25 takes at most its tokenizer. `examples.csv` lists foreign passages in the first ten of
-    the first rival at the largest share: query, rank, passage and its language, so that somebody can see whether they answer
-    the query; `examples.md` has their texts, which are others' and not for committing. Returns what `mixed.json` holds.
+    `encoder` gives the vectors; BM25 takes at most its tokenizer. `examples.csv` lists foreign
+    passages in the first ten of the first rival at the largest share: query, rank, passage and its
+    language, so that somebody can see whether they answer the query; `examples.md` has their texts,
+    which are others' and not for committing. Returns what `mixed.json` holds.
     """
     out, task, union = Path(out), planned.task, planned.union
     if below := [path for path in out.rglob("mixed.json") if path.parent != out]:
@@ -115,12 +144,16 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
     vectors = None if all(rival.lexical for rival in planned.rivals) else encoder.encode_task(union)
     topics, languages, keys = [], [], {}
     examples: list[dict[str, Any]] = []
-    with tqdm(total=len(planned.rivals) * len(planned.rows), desc="mixed pools", unit="pool") as bar:
+    with tqdm(
+        total=len(planned.rivals) * len(planned.rows), desc="mixed pools", unit="pool"
+    ) as bar:
         for rival in planned.rivals:
             scores, fitted = _scores(encoder, union, vectors, rival, planned.fit_on)
             keys[rival.name] = {"fit": fitted, **evaluation.rival_key(encoder, rival)}
             for (share, draw), rows in planned.rows.items():
-                pool = mixed_pool(union, rows, f"{task.name}-pool{planned.size}-foreign{share:g}-draw{draw}")
+                pool = mixed_pool(
+                    union, rows, f"{task.name}-pool{planned.size}-foreign{share:g}-draw{draw}"
+                )
                 wanted = rival is planned.rivals[0] and (share, draw) == (max(planned.rows)[0], 0)
                 values, counts, best = _rank(pool, rows, scores, top_too=wanted)
                 key: dict[str, Any] = {"rival": rival.name, "share": share, "draw": draw}
@@ -136,7 +169,10 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
         "shares": sorted({share for share, _ in planned.rows}),
         "draws": len({draw for _, draw in planned.rows}),
         "judged": len(task.qrels["doc_id"].unique()),
-        "passages": {str(one["values"]): one["counts"] for one in union.passages["lang"].value_counts().to_pylist()},
+        "passages": {
+            str(one["values"]): one["counts"]
+            for one in union.passages["lang"].value_counts().to_pylist()
+        },
         "passages_sha256": _digest(union.passages),
         "config": {
             "rivals": keys,
@@ -151,48 +187,67 @@ def measure(encoder: evaluation.Encoder, planned: Plan, out: Path) -> dict[str, 
         table[column] = table[column].astype("category")
     with atomic_path(out / "topics.parquet") as temporary:
         table.to_parquet(temporary, index=False, compression="brotli")
-    counted = pd.concat(languages, ignore_index=True).round({"share_of_top": 6, "pool_share": 6, "queries": 6})
+    counted = pd.concat(languages, ignore_index=True).round(
+        {"share_of_top": 6, "pool_share": 6, "queries": 6}
+    )
     listed = pd.DataFrame(examples, columns=["query_id", "rank", "doc_id", "doc_lang"])
     for name, table in (("intruders", counted), ("examples", listed)):
         with atomic_path(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
     with atomic_path(out / "examples.md") as temporary:
-        lines = (f"1. **{one['query']}** rank {one['rank']}, {one['doc_lang']}: {one['passage']}\n" for one in examples)
+        lines = (
+            f"1. **{one['query']}** rank {one['rank']}, {one['doc_lang']}: {one['passage']}\n"
+            for one in examples
+        )
         temporary.write_text("".join(lines), encoding="utf-8")
     write_json(out / "mixed.json", result)  # last: its presence says that the rest is complete
     return result
 
 
 def read(folder: Path) -> Pools:
-    """Read every `measure` in `folder`, a subfolder per model, `none` first; other tasks, sizes or texts are refused."""
+    """Read every `measure` in `folder`, a subfolder per model, `none` first; other tasks, sizes or
+    texts are refused.
+    """
     folder = Path(folder)
     topics, found, keys = [], [], {}
     paths = (file.parent for file in folder.rglob("mixed.json"))
     for path in sorted(paths, key=lambda path: (path.name != "none", path)):
         model = folder.name if path == folder else path.relative_to(folder).as_posix()
         told = json.loads((path / "mixed.json").read_text(encoding="utf-8"))
-        keys[model] = {name: told[name] for name in ("task", "size", "shares", "draws", "passages_sha256")}
-        topics.append(pd.read_parquet(path / "topics.parquet").astype({"share": float, "draw": int}).assign(model=model))
+        keys[model] = {
+            name: told[name] for name in ("task", "size", "shares", "draws", "passages_sha256")
+        }
+        topics.append(
+            pd.read_parquet(path / "topics.parquet")
+            .astype({"share": float, "draw": int})
+            .assign(model=model)
+        )
         found.append(pd.read_csv(path / "intruders.csv").assign(model=model))
     if not keys:
         raise InputError(f"{folder} holds no mixed.json; `xir mix --out {folder}/none` writes one")
     for model, key in keys.items():
         if key != (first := next(iter(keys.values()))):
             what = next(name for name in key if key[name] != first[name])
-            raise InputError(f"{folder}: {model} and {next(iter(keys))} differ in {what}; give pools that are the same")
+            raise InputError(
+                f"{folder}: {model} and {next(iter(keys))} differ in {what}; give pools that are"
+                " the same"
+            )
     return Pools(pd.concat(topics, ignore_index=True), pd.concat(found, ignore_index=True))
 
 
 def cost_table(pools: Pools, *, n_resamples: int = 10_000) -> pd.DataFrame:
-    """Return a row per model, rival and share: nDCG@10 mixed and alone, and what foreign and own passages cost.
+    """Return a row per model, rival and share: nDCG@10 mixed and alone, and what foreign and own
+    passages cost.
 
-    Folders NAME-sSEED are trainings of one model NAME (`tables.trainings`), and all numbers means over them.
+    Folders NAME-sSEED are trainings of one model NAME (`tables.trainings`), and all numbers means
+    over them.
 
-    Columns: model, seeds (0: no numbered training), rival, share, mixed, alone, `foreign cost` (mixed - alone) with low and
-    high (95 % interval over topics and, if there are several, seeds, of the mean over draws), `own cost` (the pool of share
-    0 - alone, NaN without that share), spread (standard deviation over draws of `foreign cost`, of the choice of passages
-    alone), intruders (foreign part of the first ten), and `pool share` (foreign part of the pool: what a ranking blind to
-    language and content gives).
+    Columns: model, seeds (0: no numbered training), rival, share, mixed, alone, `foreign cost`
+    (mixed - alone) with low and high (95 % interval over topics and, if there are several, seeds,
+    of the mean over draws), `own cost` (the pool of share 0 - alone, NaN without that share),
+    spread (standard deviation over draws of `foreign cost`, of the choice of passages alone),
+    intruders (foreign part of the first ten), and `pool share` (foreign part of the pool: what a
+    ranking blind to language and content gives).
     """
     rows = []
     main = pools.topics[pools.topics["measure"].astype(str) == MAIN]
@@ -201,16 +256,28 @@ def cost_table(pools: Pools, *, n_resamples: int = 10_000) -> pd.DataFrame:
     for (model, rival), part in main.astype({"rival": str}).groupby([systems, "rival"], sort=False):
         runs = list(part["model"].unique())
         columns = ["pool", "share", "draw"]
-        values = part.pivot_table(index=["model", "topic"], columns=columns, values="value", observed=True)
+        values = part.pivot_table(
+            index=["model", "topic"], columns=columns, values="value", observed=True
+        )
         full = values["mixed"][0.0].to_numpy().mean() if 0.0 in values["mixed"] else np.nan
         for share in sorted(part["share"].unique()):
-            mixed, alone = values["mixed"][share], values["alone"][share]  # (runs and topics, draws)
+            mixed, alone = (
+                values["mixed"][share],
+                values["alone"][share],
+            )  # (runs and topics, draws)
             sums = [_by_topic(one.mean(axis=1)) for one in (mixed, alone)]
             cost = compare(*sums, setting="monolingual", measure=MAIN, n_resamples=n_resamples)
             there = pools.intruders.query("model in @runs and rival == @rival and share == @share")
             if set(there["model"]) != set(runs):
-                raise InputError(f"{model}, {rival}: no languages counted at share {share}; measure the pools again")
-            foreign = there[~there["own"]].groupby(["model", "draw"])[["share_of_top", "pool_share"]].sum()
+                raise InputError(
+                    f"{model}, {rival}: no languages counted at share {share}; measure the pools"
+                    " again"
+                )
+            foreign = (
+                there[~there["own"]]
+                .groupby(["model", "draw"])[["share_of_top", "pool_share"]]
+                .sum()
+            )
             rows.append(
                 {
                     "model": model,
@@ -232,39 +299,65 @@ def cost_table(pools: Pools, *, n_resamples: int = 10_000) -> pd.DataFrame:
 
 
 def intruder_table(pools: Pools, rival: str = "none") -> pd.DataFrame:
-    """Return whose passages the foreign ones among the first ten are, at the largest share; means over draws and trainings.
+    """Return whose passages the foreign ones among the first ten are, at the largest share; means
+    over draws and trainings.
 
-    Columns: language, pool share (its part of the pool, what a ranking blind to language and content gives), then its part of
-    the first ten after each model, most of the first model's first. Names as in `cost_table`.
+    Columns: language, pool share (its part of the pool, what a ranking blind to language and
+    content gives), then its part of the first ten after each model, most of the first model's
+    first. Names as in `cost_table`.
     """
     table = pools.intruders
-    table = table[(table["rival"] == rival) & (table["share"] == table["share"].max()) & ~table["own"]]
+    table = table[
+        (table["rival"] == rival) & (table["share"] == table["share"].max()) & ~table["own"]
+    ]
     trained = trainings(table["model"].unique())
     systems = table["model"].map(lambda run: trained[run][0])
-    parts = table.assign(system=systems).groupby(["doc_lang", "system"])[["share_of_top", "pool_share"]].mean().unstack()
+    parts = (
+        table.assign(system=systems)
+        .groupby(["doc_lang", "system"])[["share_of_top", "pool_share"]]
+        .mean()
+        .unstack()
+    )
     shown = parts["share_of_top"][systems.unique()].fillna(0.0)
     shown.insert(0, "pool share", parts["pool_share"].max(axis=1))
-    return shown.sort_values(shown.columns[1], ascending=False).rename_axis(index="language", columns=None).reset_index()
+    return (
+        shown.sort_values(shown.columns[1], ascending=False)
+        .rename_axis(index="language", columns=None)
+        .reset_index()
+    )
 
 
 def verdict_table(folder: Path) -> pd.DataFrame:
-    """Return how many of a model's examples somebody read and what they are: the verdicts of `verdicts.csv` in `folder`.
+    """Return how many of a model's examples somebody read and what they are: the verdicts of
+    `verdicts.csv` in `folder`.
 
-    `verdicts.csv` is written by hand: query_id, doc_id and one of `VERDICTS`; a pair that several models have stands once.
-    Columns: model (a folder of `measure`), foreign passages (in its `examples.csv`), read, answers, names, neither.
+    `verdicts.csv` is written by hand: query_id, doc_id and one of `VERDICTS`; a pair that several
+    models have stands once. Columns: model (a folder of `measure`), foreign passages (in its
+    `examples.csv`), read, answers, names, neither.
     """
     folder = Path(folder)
     verdicts = pd.read_csv(folder / "verdicts.csv", dtype=str)
     if wrong := sorted(set(verdicts["verdict"].fillna("nothing")) - {*VERDICTS}):
         raise InputError(f"{folder / 'verdicts.csv'} says {wrong[0]!r}; use {', '.join(VERDICTS)}")
     if verdicts.duplicated(["query_id", "doc_id"]).any():
-        raise InputError(f"{folder / 'verdicts.csv'} has a query and passage twice; keep one verdict")
+        raise InputError(
+            f"{folder / 'verdicts.csv'} has a query and passage twice; keep one verdict"
+        )
     rows: list[dict[str, Any]] = []
-    for path in sorted(folder.rglob("examples.csv"), key=lambda path: (path.parent.name != "none", path)):
+    for path in sorted(
+        folder.rglob("examples.csv"), key=lambda path: (path.parent.name != "none", path)
+    ):
         listed = pd.read_csv(path, dtype=str).merge(verdicts, on=["query_id", "doc_id"], how="left")
         counts = {name: int((listed["verdict"] == name).sum()) for name in VERDICTS}
         model = path.parent.relative_to(folder).as_posix()
-        rows.append({"model": model, "foreign passages": len(listed), "read": sum(counts.values()), **counts})
+        rows.append(
+            {
+                "model": model,
+                "foreign passages": len(listed),
+                "read": sum(counts.values()),
+                **counts,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -278,14 +371,30 @@ def _scores(
     """Return what scores the passages in some rows of `union`, and what was fitted on."""
     if vectors is None or rival.lexical:
         asked, answers = evaluation.tokens(encoder, union, rival)
-        return lambda rows, langs, ties: parts.bm25_parts(asked, [answers[row] for row in rows], langs), None
-    every, fitted = [fitting.Shifted(np.arange(len(vectors.queries)), vectors.queries, vectors.passages)], None
+        return (
+            lambda rows, langs, ties: parts.bm25_parts(
+                asked, [answers[row] for row in rows], langs
+            ),
+            None,
+        )
+    every, fitted = (
+        [fitting.Shifted(np.arange(len(vectors.queries)), vectors.queries, vectors.passages)],
+        None,
+    )
     if rival.rank is not None:
-        every, fitted = fitting.remove_language(encoder, union, vectors, rival.rank, "corpus", fit_on)
+        every, fitted = fitting.remove_language(
+            encoder, union, vectors, rival.rank, "corpus", fit_on
+        )
 
-    def scores(rows: retrieval.IntArray, langs: retrieval.IntArray, ties: retrieval.IntArray) -> Iterator[parts.Part]:
+    def scores(
+        rows: retrieval.IntArray, langs: retrieval.IntArray, ties: retrieval.IntArray
+    ) -> Iterator[parts.Part]:
         taken = [one._replace(passages=one.passages[rows]) for one in every]
-        return parts.merged_parts(taken, langs, ties, rival.merge) if rival.merge else parts.plain_parts(taken)
+        return (
+            parts.merged_parts(taken, langs, ties, rival.merge)
+            if rival.merge
+            else parts.plain_parts(taken)
+        )
 
     return scores, fitted
 
@@ -293,8 +402,12 @@ def _scores(
 def _rank(
     pool: RetrievalTask, rows: NDArray[np.int64], scores: Scores, *, top_too: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame, retrieval.IntArray | None]:
-    """Return the values per topic, in the pool and in its own-language part, the first ten's languages, perhaps those ten."""
-    doc_langs = np.searchsorted(pool.languages, pool.passages["lang"].to_numpy(zero_copy_only=False))
+    """Return the values per topic, in the pool and in its own-language part, the first ten's
+    languages, perhaps those ten.
+    """
+    doc_langs = np.searchsorted(
+        pool.languages, pool.passages["lang"].to_numpy(zero_copy_only=False)
+    )
     doc_ids = pool.passages["doc_id"].to_pylist()
     ties, top = retrieval.tie_order(doc_ids), min(TOP, len(doc_ids))
     judged = fitting.relevant_rows(pool)
@@ -304,21 +417,33 @@ def _rank(
     for (setting, name), ranks in zip(POOLS.items(), both, strict=True):
         table = metrics.score_settings(ranks, pool.queries.to_pandas(), pool.languages, MEASURES)
         table = table[table["setting"] == setting].rename(columns={"query_id": "topic"})
-        frames.append(table[["topic", "measure", "value"]].astype({"topic": str, "measure": str}).assign(pool=name))
+        frames.append(
+            table[["topic", "measure", "value"]]
+            .astype({"topic": str, "measure": str})
+            .assign(pool=name)
+        )
     counts = intruders(both[1], pool.languages).rename(columns={"share": "share_of_top"})
-    best = parts.top_of(scores(rows, doc_langs, ties), pool.queries.num_rows, doc_ids, top)[0] if top_too else None
+    best = (
+        parts.top_of(scores(rows, doc_langs, ties), pool.queries.num_rows, doc_ids, top)[0]
+        if top_too
+        else None
+    )
     return pd.concat(frames, ignore_index=True), counts, best
 
 
 def _digest(passages: pa.Table) -> str:
     digest = hashlib.sha256()
-    for name, text in zip(passages["doc_id"].to_pylist(), passages["text"].to_pylist(), strict=True):
+    for name, text in zip(
+        passages["doc_id"].to_pylist(), passages["text"].to_pylist(), strict=True
+    ):
         digest.update(f"{name}\0{text}\0".encode())
     return digest.hexdigest()
 
 
 def _examples(pool: RetrievalTask, best: retrieval.IntArray) -> list[dict[str, Any]]:
-    """Return up to `EXAMPLES` foreign passages among the first ones, `best`, chosen by a hash of query and passage."""
+    """Return up to `EXAMPLES` foreign passages among the first ones, `best`, chosen by a hash of
+    query and passage.
+    """
     passages, queries = pool.passages.to_pylist(), pool.queries.to_pylist()
     found = [
         {
@@ -333,12 +458,24 @@ def _examples(pool: RetrievalTask, best: retrieval.IntArray) -> list[dict[str, A
         for rank, row in enumerate(first, 1)
         if passages[row]["lang"] != query["lang"]
     ]
-    found.sort(key=lambda one: hashlib.sha256(f"{one['query_id']}|{one['doc_id']}".encode()).hexdigest())
+    found.sort(
+        key=lambda one: hashlib.sha256(f"{one['query_id']}|{one['doc_id']}".encode()).hexdigest()
+    )
     return found[:EXAMPLES]
 
 
 def _by_topic(values: pd.Series) -> pd.DataFrame:
-    """Return one model's values by run and topic as `significance` takes them: each topic its own group, a run a seed."""
+    """Return one model's values by run and topic as `significance` takes them: each topic its own
+    group, a run a seed.
+    """
     run, topic = (values.index.get_level_values(name).astype(str) for name in ("model", "topic"))
-    rows = {"query_id": topic, "group": topic, "setting": "monolingual", "query_lang": "topics", "pool": "topics"}
-    return sums_by_seed(pd.DataFrame({**rows, "seed": run, "measure": MAIN, "value": values.to_numpy()}))
+    rows = {
+        "query_id": topic,
+        "group": topic,
+        "setting": "monolingual",
+        "query_lang": "topics",
+        "pool": "topics",
+    }
+    return sums_by_seed(
+        pd.DataFrame({**rows, "seed": run, "measure": MAIN, "value": values.to_numpy()})
+    )

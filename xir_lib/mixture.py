@@ -1,12 +1,14 @@
-"""Several data sets in one training: each batch comes from one of them, by the strategy of that one.
+"""Several data sets in one training: each batch comes from one of them, by the strategy of that
+one.
 
-The paper (arXiv 2408.10536, experimental set-up) draws its batches by data set size, and prints sizes in pairs per
-language. `size` here is the number of ids that a data set's strategy can draw: an id is one pair in each of its languages,
-and an epoch visits it once. `temperature` flattens the sizes, p ~ size ** (1 / T), as multilingual pre-training does
-with languages; `equal` is its limit.
+The paper (arXiv 2408.10536, experimental set-up) draws its batches by data set size, and prints
+sizes in pairs per language. `size` here is the number of ids that a data set's strategy can draw:
+an id is one pair in each of its languages, and an epoch visits it once. `temperature` flattens the
+sizes, p ~ size ** (1 / T), as multilingual pre-training does with languages; `equal` is its limit.
 
-Every random number is a function of (seed, epoch), and for the batches of a data set of (seed, its name) besides:
-equally long data sets do not share an order, and a data set's batches do not depend on the others.
+Every random number is a function of (seed, epoch), and for the batches of a data set of (seed, its
+name) besides: equally long data sets do not share an order, and a data set's batches do not depend
+on the others.
 
 The module knows samplers and row numbers; it knows no text, no model and no trainer.
 """
@@ -34,18 +36,20 @@ class MixturePlan:
 
 
 class MixtureBatchSampler(ResumableSampler):
-    """Yield batches of (query_row, passage_row), rows of the data sets' tables end to end in the mapping's order.
+    """Yield batches of (query_row, passage_row), rows of the data sets' tables end to end in the
+    mapping's order.
 
-    `PairDataset.from_pairs` takes the same tables as a list. A sampler lends its index and settings; its seed is
-    replaced by one of (seed, name), its epoch by the mixture's.
+    `PairDataset.from_pairs` takes the same tables as a list. A sampler lends its index and
+    settings; its seed is replaced by one of (seed, name), its epoch by the mixture's.
 
-    With `num_batches` an epoch has exactly that many, the data set of each is drawn by `dataset_draw` ("size", "equal" or
-    a number, the temperature T), and a data set is passed over as often as that takes. Without it, with "size" only, an
-    epoch is one epoch of every sampler, its batches in random order: each next one is drawn in proportion to the batches
-    that are left.
+    With `num_batches` an epoch has exactly that many, the data set of each is drawn by
+    `dataset_draw` ("size", "equal" or a number, the temperature T), and a data set is passed over
+    as often as that takes. Without it, with "size" only, an epoch is one epoch of every sampler,
+    its batches in random order: each next one is drawn in proportion to the batches that are left.
 
-    Refused with `InputError`: no sampler, unequal batch sizes, a `dataset_draw` of another name, a temperature that is
-    not above 0, any draw but "size" without `num_batches`, a seed outside 32 bits.
+    Refused with `InputError`: no sampler, unequal batch sizes, a `dataset_draw` of another name, a
+    temperature that is not above 0, any draw but "size" without `num_batches`, a seed outside 32
+    bits.
     """
 
     def __init__(
@@ -61,18 +65,27 @@ class MixtureBatchSampler(ResumableSampler):
         if len(set(sizes.values())) != 1:
             found = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "no data set"
             raise InputError(f"all data sets need the same batch_size, got {found}")
-        if dataset_draw not in ("size", "equal") and not (isinstance(dataset_draw, int | float) and dataset_draw > 0):
-            raise InputError(f"unknown dataset_draw {dataset_draw!r}; use size, equal or a number above 0, a temperature")
+        if dataset_draw not in ("size", "equal") and not (
+            isinstance(dataset_draw, int | float) and dataset_draw > 0
+        ):
+            raise InputError(
+                f"unknown dataset_draw {dataset_draw!r}; use size, equal or a number above 0, a"
+                " temperature"
+            )
         if num_batches is None and dataset_draw != "size":
             raise InputError(
-                f"dataset_draw {dataset_draw} needs num_batches: its shares are not those of the data sets' epochs"
+                f"dataset_draw {dataset_draw} needs num_batches: its shares are not those of the"
+                " data sets' epochs"
             )
         if num_batches is not None and num_batches < 1:
             raise InputError(f"num_batches must be at least 1, got {num_batches}")
         if not 0 <= seed < 2**32:
             raise InputError(f"seed must be in [0, 2**32), got {seed}")
         self.batch_size = next(iter(sizes.values()))
-        self.samplers = {name: sampler.reseeded(_seed(seed, name), sampler.num_batches) for name, sampler in samplers.items()}
+        self.samplers = {
+            name: sampler.reseeded(_seed(seed, name), sampler.num_batches)
+            for name, sampler in samplers.items()
+        }
         self._cached: tuple[int, MixturePlan] | None = None
 
     @property
@@ -83,7 +96,11 @@ class MixtureBatchSampler(ResumableSampler):
             "seed": self.seed,
             "num_batches": self.num_batches,
             "datasets": list(self.samplers),
-            **{f"{name}.{key}": value for name, sampler in self.samplers.items() for key, value in sampler.settings.items()},
+            **{
+                f"{name}.{key}": value
+                for name, sampler in self.samplers.items()
+                for key, value in sampler.settings.items()
+            },
         }
 
     @property
@@ -101,7 +118,9 @@ class MixtureBatchSampler(ResumableSampler):
         return self._cached[1]
 
     def describe(self) -> pd.DataFrame:
-        """Return what this epoch realises, as `StrategyBatchSampler.describe` with a column `dataset`."""
+        """Return what this epoch realises, as `StrategyBatchSampler.describe` with a column
+        `dataset`.
+        """
         plan, names, frames = self.plan(), list(self.samplers), []
         for position, member in plan.members.items():
             frame = member.describe()
@@ -136,13 +155,23 @@ class MixtureBatchSampler(ResumableSampler):
     def batches_from(self, start: int) -> Iterator[list[Row]]:
         """Yield the epoch's batches from number `start` on."""
         plan = self.plan()
-        done = np.bincount(plan.dataset[:start], minlength=len(self.samplers))  # batches of each data set
-        streams = {position: member.batches_from(int(done[position])) for position, member in plan.members.items()}
-        tables = [int(sampler.index.row.max(initial=-1)) + 1 for sampler in self.samplers.values()]  # rows of each
+        done = np.bincount(
+            plan.dataset[:start], minlength=len(self.samplers)
+        )  # batches of each data set
+        streams = {
+            position: member.batches_from(int(done[position]))
+            for position, member in plan.members.items()
+        }
+        tables = [
+            int(sampler.index.row.max(initial=-1)) + 1 for sampler in self.samplers.values()
+        ]  # rows of each
         offsets = [0, *np.cumsum(tables).tolist()]
         for position in plan.dataset[start:].tolist():
             offset = offsets[position]
-            yield [(query_row + offset, passage_row + offset) for query_row, passage_row in next(streams[position])]
+            yield [
+                (query_row + offset, passage_row + offset)
+                for query_row, passage_row in next(streams[position])
+            ]
 
     def _make_plan(self) -> MixturePlan:
         members = {}
@@ -150,13 +179,21 @@ class MixtureBatchSampler(ResumableSampler):
             uniform = to_unit(random_bits(self.seed, self.epoch, 0, "datasets", self.num_batches))
             dataset = np.searchsorted(np.cumsum(self.shares)[:-1], uniform, side="right")
         for position, sampler in enumerate(self.samplers.values()):
-            batches = sampler.num_batches if self.num_batches is None else int((dataset == position).sum())
+            batches = (
+                sampler.num_batches
+                if self.num_batches is None
+                else int((dataset == position).sum())
+            )
             if batches != 0:
                 members[position] = sampler.reseeded(sampler.seed, batches)
                 members[position].set_epoch(self.epoch)
         if self.num_batches is None:
             labels = np.repeat(list(members), [len(member) for member in members.values()])
-            dataset = labels[np.argsort(random_bits(self.seed, self.epoch, 0, "datasets", len(labels)), kind="stable")]
+            dataset = labels[
+                np.argsort(
+                    random_bits(self.seed, self.epoch, 0, "datasets", len(labels)), kind="stable"
+                )
+            ]
         return MixturePlan(dataset.astype(np.int32), members)
 
 

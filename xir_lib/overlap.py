@@ -1,8 +1,9 @@
-"""How near training texts come to what a task asks: the check behind "training and evaluation data are disjoint".
+"""How near training texts come to what a task asks: the check behind "training and evaluation data
+are disjoint".
 
-Two texts of one language and role (question or passage) are *near* if the cosine of their TF-IDF vectors is above
-`NEAR`. A sentence inside a training passage has a low cosine to it, so a relevant passage that occurs verbatim in
-one is found besides.
+Two texts of one language and role (question or passage) are *near* if the cosine of their TF-IDF
+vectors is above `NEAR`. A sentence inside a training passage has a low cosine to it, so a relevant
+passage that occurs verbatim in one is found besides.
 """
 
 import re
@@ -22,24 +23,32 @@ VERBATIM = 30  # characters: shorter passages, such as a name, stand anywhere
 def overlap(pairs: PairTable, task: RetrievalTask) -> dict[str, Any]:
     """Count what of a task is near to what is trained on.
 
-    Returns `queries` and, of them, those with a text to compare (`compared`: the question, one of its translations or a
-    relevant passage is in a language with training texts of its kind), those that are near a training question, themselves or
-    in translation (`near_question`), those one of whose relevant passages, in any language, is near a training passage
-    (`near_passage`) or inside one (`inside_passage`), and any of these (`touched`); then `ids` trained on and those near a
-    question or passage of the task (`near_ids`). TF-IDF is that of character 3- to 5-grams inside words (words do not exist in
-    Thai or Chinese), with the document frequencies of both sides together; languages that only one side has are left out.
+    Returns `queries` and, of them, those with a text to compare (`compared`: the question, one of
+    its translations or a relevant passage is in a language with training texts of its kind), those
+    that are near a training question, themselves or in translation (`near_question`), those one of
+    whose relevant passages, in any language, is near a training passage (`near_passage`) or inside
+    one (`inside_passage`), and any of these (`touched`); then `ids` trained on and those near a
+    question or passage of the task (`near_ids`). TF-IDF is that of character 3- to 5-grams inside
+    words (words do not exist in Thai or Chinese), with the document frequencies of both sides
+    together; languages that only one side has are left out.
     """
     queries = task.queries.select(["query_id", "pair_id", "lang", "text"]).to_pandas()
     near = _near(pairs, task)
 
     def translations(ids: set[str]) -> set[str]:
-        return {*queries["query_id"][queries["pair_id"].isin(queries["pair_id"][queries["query_id"].isin(ids)])]}
+        return {
+            *queries["query_id"][
+                queries["pair_id"].isin(queries["pair_id"][queries["query_id"].isin(ids)])
+            ]
+        }
 
     qrels = task.qrels.to_pandas().query("relevance > 0")
     by_passage = {*qrels["query_id"][qrels["doc_id"].isin(near.passages)]}
     by_inside = {*qrels["query_id"][qrels["doc_id"].isin(near.inside)]}
     by_question = translations(near.questions)
-    known = translations(near.compared_queries) | {*qrels["query_id"][qrels["doc_id"].isin(near.compared_passages)]}
+    known = translations(near.compared_queries) | {
+        *qrels["query_id"][qrels["doc_id"].isin(near.compared_passages)]
+    }
     return {
         "queries": len(queries),
         "compared": len(known),
@@ -53,7 +62,9 @@ def overlap(pairs: PairTable, task: RetrievalTask) -> dict[str, Any]:
 
 
 def near_ids(pairs: PairTable, task: RetrievalTask) -> set[str]:
-    """Return the training ids that are near a question or passage of the task, in any language, or hold one of its passages."""
+    """Return the training ids that are near a question or passage of the task, in any language, or
+    hold one of its passages.
+    """
     near = _near(pairs, task)
     return near.ids | near.holding
 
@@ -72,7 +83,10 @@ class _Near(NamedTuple):
 
 def _near(pairs: PairTable, task: RetrievalTask) -> _Near:
     train = pairs.table.select(["pair_id", "lang", "query", "passage"]).to_pandas()
-    queries, passages = task.queries.select(["query_id", "lang", "text"]).to_pandas(), task.passages.to_pandas()
+    queries, passages = (
+        task.queries.select(["query_id", "lang", "text"]).to_pandas(),
+        task.passages.to_pandas(),
+    )
     near = _Near(set(), set(), set(), set(), set(), set(), set())
     for lang in sorted({*train["lang"]} & {*queries["lang"], *passages["lang"]}):
         here = train[train["lang"] == lang]
@@ -95,11 +109,15 @@ def _near(pairs: PairTable, task: RetrievalTask) -> _Near:
 
 
 def nearest(a: Iterable[str], b: Iterable[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return, for each text of `a` and for each of `b`, the largest TF-IDF cosine to one of the other side."""
+    """Return, for each text of `a` and for each of `b`, the largest TF-IDF cosine to one of the
+    other side.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts_a, texts_b = list(a), list(b)
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float32)
+    vectorizer = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float32
+    )
     vectors = vectorizer.fit_transform([*texts_a, *texts_b])
     vectors_a, vectors_b = vectors[: len(texts_a)], vectors[len(texts_a) :].T.tocsc()
     best_a, best_b = np.zeros(len(texts_a)), np.zeros(len(texts_b))
@@ -111,15 +129,21 @@ def nearest(a: Iterable[str], b: Iterable[str]) -> tuple[NDArray[np.float64], ND
 
 
 def _inside(texts: pd.Series, passages: pd.Series) -> NDArray[np.bool_]:
-    """Say which texts of at least `VERBATIM` characters occur in one of the passages, white space and case aside."""
+    """Say which texts of at least `VERBATIM` characters occur in one of the passages, white space
+    and case aside.
+    """
     whole = "\n".join(map(_plain, passages.unique()))
-    return np.array([len(text) >= VERBATIM and text in whole for text in map(_plain, texts)], dtype=bool)
+    return np.array(
+        [len(text) >= VERBATIM and text in whole for text in map(_plain, texts)], dtype=bool
+    )
 
 
 def _holding(passages: pd.Series, texts: pd.Series) -> NDArray[np.bool_]:
     """Say in which passages one of the texts occurs, white space and case aside."""
     wanted = [_plain(text) for text in texts]
-    return np.array([any(text in passage for text in wanted) for passage in map(_plain, passages)], dtype=bool)
+    return np.array(
+        [any(text in passage for text in wanted) for passage in map(_plain, passages)], dtype=bool
+    )
 
 
 def _plain(text: str) -> str:

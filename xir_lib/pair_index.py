@@ -1,10 +1,12 @@
 """What a sampler needs of a `PairTable`: row numbers and passage codes in place of texts.
 
-Two ids may not stand in one batch if a passage of one would answer the query of the other (paper section 2: the other
-passages of a batch are its negatives). Parallel data makes this a question of ids, not of texts: a passage of the other
-id counts in every language. `PairIndex.without_clashes` is that rule; it is the same for every strategy.
+Two ids may not stand in one batch if a passage of one would answer the query of the other (paper
+section 2: the other passages of a batch are its negatives). Parallel data makes this a question of
+ids, not of texts: a passage of the other id counts in every language. `PairIndex.without_clashes`
+is that rule; it is the same for every strategy.
 
-The module reads each text once, for a 64-bit fingerprint. It knows no strategy, no batch and no model.
+The module reads each text once, for a 64-bit fingerprint. It knows no strategy, no batch and no
+model.
 """
 
 import hashlib
@@ -27,16 +29,20 @@ Ints = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Bits = npt.NDArray[np.uint64]
 
-_BLOCK = 1 << 16  # rows that are expanded at a time, so that transient memory does not grow with the data
+_BLOCK = (
+    1 << 16
+)  # rows that are expanded at a time, so that transient memory does not grow with the data
 
 
 @dataclass(frozen=True, eq=False)
 class PairIndex:
-    """A `PairTable` without its texts: 9 bytes per (id, language), 4 more per negative, and 1 per id.
+    """A `PairTable` without its texts: 9 bytes per (id, language), 4 more per negative, and 1 per
+    id.
 
-    `row` is the row number in the table, -1 where the id lacks the language. `passage` is the code of the passage,
-    -1 without one; two entries have the same code if they have the same (language, passage_id) or the same text.
-    `negative` holds the first n hard negatives in the same codes, -1 where the passage lacks them.
+    `row` is the row number in the table, -1 where the id lacks the language. `passage` is the code
+    of the passage, -1 without one; two entries have the same code if they have the same (language,
+    passage_id) or the same text. `negative` holds the first n hard negatives in the same codes, -1
+    where the passage lacks them.
     """
 
     languages: tuple[str, ...]
@@ -51,10 +57,10 @@ class PairIndex:
     def from_table(cls, pairs: PairTable, *, negatives: int = 0) -> "PairIndex":
         """Index a table; ids keep their order of first appearance, languages are alphabetical.
 
-        With `negatives` = n a row serves as passage only with n negatives of its own, the first n of its list, none
-        of them a passage of its id in any language; its passage counts in clashes all the same.
-        At 70 million passages the chance that the fingerprints of any two different texts meet is 1e-4, and the
-        price would be one needlessly deferred id.
+        With `negatives` = n a row serves as passage only with n negatives of its own, the first n
+        of its list, none of them a passage of its id in any language; its passage counts in clashes
+        all the same. At 70 million passages the chance that the fingerprints of any two different
+        texts meet is 1e-4, and the price would be one needlessly deferred id.
         """
         table, languages = pairs.table, tuple(pairs.languages)
         if len(languages) > 255:
@@ -62,7 +68,10 @@ class PairIndex:
         if negatives < 0:
             raise InputError(f"negatives must be at least 0, got {negatives}")
         if negatives and "negatives" not in table.column_names:
-            raise InputError(f"negatives is {negatives}, but the pair table has no column negatives; add it or set 0")
+            raise InputError(
+                f"negatives is {negatives}, but the pair table has no column negatives; add it or"
+                " set 0"
+            )
         ids = pairs.id_codes
         lang = pc.index_in(table["lang"], pa.array(languages, pa.string())).to_numpy()
         shape = (int(ids.max(initial=-1)) + 1, len(languages))
@@ -82,7 +91,15 @@ class PairIndex:
         fingerprint = hashlib.blake2b(",".join(languages).encode(), digest_size=8)
         for part in (row, has_query, passage, negative, texts, negative_texts):
             fingerprint.update(part.ravel().data)
-        return cls(languages, row, has_query, passage, negative, _sharing(passage, negative), fingerprint.hexdigest())
+        return cls(
+            languages,
+            row,
+            has_query,
+            passage,
+            negative,
+            _sharing(passage, negative),
+            fingerprint.hexdigest(),
+        )
 
     def servable(self, ids: Ints | slice = slice(None)) -> Mask:
         """Say which (id, language) can be drawn as passage, shape (len(ids), languages)."""
@@ -99,7 +116,9 @@ class PairIndex:
             return ids
         codes = self.passage[ids[suspects]]  # (suspects, languages)
         if self.negative.shape[2]:
-            codes = np.hstack([codes, self.negative[ids[suspects]].reshape(len(suspects), -1)])  # (, languages * (1 + n))
+            codes = np.hstack(
+                [codes, self.negative[ids[suspects]].reshape(len(suspects), -1)]
+            )  # (, languages * (1 + n))
         ordered = np.sort(codes, axis=None)
         repeated = ordered[1:][(ordered[1:] == ordered[:-1]) & (ordered[1:] >= 0)]
         if not len(repeated):
@@ -131,23 +150,35 @@ def _sharing(passage: Ints, negative: Ints) -> Mask:
     return np.asarray(common[passage].any(axis=1) | common[negative].any(axis=(1, 2)))
 
 
-def _passage_codes(table: pa.Table, lang: Ints, present: Mask, texts: Bits, negative_texts: Bits) -> tuple[Ints, Ints]:
-    """Number the passages and the negatives: equal for equal texts, and for passages of equal (lang, passage_id).
+def _passage_codes(
+    table: pa.Table, lang: Ints, present: Mask, texts: Bits, negative_texts: Bits
+) -> tuple[Ints, Ints]:
+    """Number the passages and the negatives: equal for equal texts, and for passages of equal
+    (lang, passage_id).
 
-    `texts` are the fingerprints of the `present` rows' passages, `negative_texts` those of negatives, (rows, n).
+    `texts` are the fingerprints of the `present` rows' passages, `negative_texts` those of
+    negatives, (rows, n).
     """
     text = pd.factorize(np.concatenate([texts, negative_texts.ravel()]))[0].astype(np.int32)
     passage, negative = text[: len(texts)], text[len(texts) :].reshape(negative_texts.shape)
     if table["passage_id"].null_count == len(table):
         return passage, negative
-    named = _fingerprints(table["passage_id"])[present] + lang[present].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    name = pd.factorize(np.where(table["passage_id"].is_valid().to_numpy()[present], named, passage.astype(np.uint64)))[0]
+    named = _fingerprints(table["passage_id"])[present] + lang[present].astype(
+        np.uint64
+    ) * np.uint64(0x9E3779B97F4A7C15)
+    name = pd.factorize(
+        np.where(
+            table["passage_id"].is_valid().to_numpy()[present], named, passage.astype(np.uint64)
+        )
+    )[0]
     text_of = np.empty(int(name.max(initial=-1)) + 1, text.dtype)
     text_of[name] = passage
     if (text_of[name] == passage).all():  # the rule: a passage id stands for one text
         return passage, negative
     size = int(text.max()) + 1
-    edges = coo_array((np.ones(len(passage), bool), (passage, size + name)), shape=(size + len(text_of),) * 2)
+    edges = coo_array(
+        (np.ones(len(passage), bool), (passage, size + name)), shape=(size + len(text_of),) * 2
+    )
     group = connected_components(edges, directed=False)[1]
     return group[passage], group[negative]
 
@@ -159,10 +190,16 @@ def _fingerprints(column: pa.ChunkedArray) -> Bits:
     for chunk in column.chunks:
         for start in range(0, len(chunk), _BLOCK):
             block = pc.fill_null(chunk.slice(start, _BLOCK), "")
-            _, ends, texts = block.buffers()  # bytes out of Arrow's own memory: no Python string is made
-            ends = np.frombuffer(ends, np.int32)[block.offset : block.offset + len(block) + 1].tolist()
+            _, ends, texts = (
+                block.buffers()
+            )  # bytes out of Arrow's own memory: no Python string is made
+            ends = np.frombuffer(ends, np.int32)[
+                block.offset : block.offset + len(block) + 1
+            ].tolist()
             texts = memoryview(texts or b"")
-            result[done : done + len(block)] = [xxh3_64_intdigest(texts[a:b]) for a, b in pairwise(ends)]
+            result[done : done + len(block)] = [
+                xxh3_64_intdigest(texts[a:b]) for a, b in pairwise(ends)
+            ]
             done += len(block)
     return result
 
@@ -171,15 +208,21 @@ def _at_least(table: pa.Table, negatives: int) -> Mask:
     """Say which rows list that many negatives, shape (rows,)."""
     if not negatives:
         return np.zeros(len(table), bool)
-    return np.asarray(pc.fill_null(pc.greater_equal(pc.list_value_length(table["negatives"]), negatives), False))
+    return np.asarray(
+        pc.fill_null(pc.greater_equal(pc.list_value_length(table["negatives"]), negatives), False)
+    )
 
 
 def _negative_fingerprints(table: pa.Table, rows: Mask, negatives: int) -> Bits:
-    """Return the hashes of the first `negatives` texts of the marked rows, shape (marked rows, negatives)."""
+    """Return the hashes of the first `negatives` texts of the marked rows, shape (marked rows,
+    negatives).
+    """
     result = np.empty((int(rows.sum()), negatives), np.uint64)
     done = 0
     for start in range(0, len(rows) if negatives else 0, _BLOCK):
-        block = table["negatives"].slice(start, _BLOCK).filter(pa.array(rows[start : start + _BLOCK]))
+        block = (
+            table["negatives"].slice(start, _BLOCK).filter(pa.array(rows[start : start + _BLOCK]))
+        )
         texts = _fingerprints(pc.list_flatten(pc.list_slice(block, 0, negatives)))
         result[done : done + len(block)] = texts.reshape(-1, negatives)
         done += len(block)

@@ -1,12 +1,14 @@
 """Exact ranks for rivals whose scores are no dot products of two fixed sets of vectors.
 
-`retrieval.relevant_ranks` takes vectors. Three things do not fit: means that differ between queries (`cross-fit`),
-scores that are merged over languages, and BM25. All fit if the queries come in parts: each part brings its own vectors,
-and a block of finished scores is a pair of vectors too, unit vectors for the queries and the columns of scores for
-the passages. So there is one code for ranks and ties, and no full ranking is kept.
+`retrieval.relevant_ranks` takes vectors. Three things do not fit: means that differ between queries
+(`cross-fit`), scores that are merged over languages, and BM25. All fit if the queries come in
+parts: each part brings its own vectors, and a block of finished scores is a pair of vectors too,
+unit vectors for the queries and the columns of scores for the passages. So there is one code for
+ranks and ties, and no full ranking is kept.
 
-A part has two pairs of vectors, since a merge, or a statistic over the collection, ranks the pool of all languages by
-other scores than the pools of one language. This module knows no text, no measure and no data set.
+A part has two pairs of vectors, since a merge, or a statistic over the collection, ranks the pool
+of all languages by other scores than the pools of one language. This module knows no text, no
+measure and no data set.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +28,9 @@ Best = tuple[IntArray, Vectors]  # passage rows and scores, (n_queries, k) each,
 
 
 class Part(NamedTuple):
-    """Some queries: their rows, and their scores in pools of one language and in the pool of all languages."""
+    """Some queries: their rows, and their scores in pools of one language and in the pool of all
+    languages.
+    """
 
     rows: IntArray
     apart: Pair
@@ -34,13 +38,17 @@ class Part(NamedTuple):
 
 
 def as_vectors(scores: Vectors) -> Pair:
-    """Return vectors of queries, (n_queries, n_queries + 1), and passages whose dot products are these scores, bit for bit.
+    """Return vectors of queries, (n_queries, n_queries + 1), and passages whose dot products are
+    these scores, bit for bit.
 
-    The last dimension is 1 for passages and 0 for queries: a passage that scores 0 for every query needs a direction, too.
+    The last dimension is 1 for passages and 0 for queries: a passage that scores 0 for every query
+    needs a direction, too.
     """
     n_queries, n_docs = scores.shape
     ones = np.ones((n_docs, 1), dtype=np.float32)
-    return np.eye(n_queries, n_queries + 1, dtype=np.float32), np.concatenate([scores.T, ones], axis=1)
+    return np.eye(n_queries, n_queries + 1, dtype=np.float32), np.concatenate(
+        [scores.T, ones], axis=1
+    )
 
 
 def plain_parts(shifted: Iterable[tuple[IntArray, Vectors, Vectors]]) -> Iterator[Part]:
@@ -51,18 +59,29 @@ def plain_parts(shifted: Iterable[tuple[IntArray, Vectors, Vectors]]) -> Iterato
 
 
 def merged_parts(
-    shifted: Iterable[tuple[IntArray, Vectors, Vectors]], doc_langs: IntArray, ties: IntArray, method: str
+    shifted: Iterable[tuple[IntArray, Vectors, Vectors]],
+    doc_langs: IntArray,
+    ties: IntArray,
+    method: str,
 ) -> Iterator[Part]:
-    """Yield parts whose pool of all languages is merged from the rankings of the single ones (`merging.merge`)."""
+    """Yield parts whose pool of all languages is merged from the rankings of the single ones
+    (`merging.merge`).
+    """
     for rows, queries, passages in shifted:
         repeated = twins(passages)
         for block in _blocks(len(rows)):
             scores = product(queries[block], passages, repeated)  # (block, n_docs)
-            yield Part(rows[block], as_vectors(scores), as_vectors(merge(scores, doc_langs, ties, method)))
+            yield Part(
+                rows[block], as_vectors(scores), as_vectors(merge(scores, doc_langs, ties, method))
+            )
 
 
-def bm25_parts(queries: list[list[str]], passages: list[list[str]], doc_langs: IntArray) -> Iterator[Part]:
-    """Yield parts of BM25 scores from tokenised texts: an index per language, and one over all languages."""
+def bm25_parts(
+    queries: list[list[str]], passages: list[list[str]], doc_langs: IntArray
+) -> Iterator[Part]:
+    """Yield parts of BM25 scores from tokenised texts: an index per language, and one over all
+    languages.
+    """
     index = Index(passages, doc_langs)
     for block in _blocks(len(queries)):
         apart, together = index.scores(queries[block])
@@ -79,11 +98,12 @@ def ranks_of(
     gains: IntArray | None = None,
     top: int = 0,
 ) -> tuple[RelevantRanks, RelevantRanks]:
-    """Return `retrieval.relevant_ranks` of all parts: for the pools of one language, and for the pool of all languages.
+    """Return `retrieval.relevant_ranks` of all parts: for the pools of one language, and for the
+    pool of all languages.
 
-    Arguments are those of `relevant_ranks`; together the parts hold every query once. The two results are the same object
-    where the scores are the same. Of the first only the ranks within one pool mean something, of the second only
-    those in the pool of all.
+    Arguments are those of `relevant_ranks`; together the parts hold every query once. The two
+    results are the same object where the scores are the same. Of the first only the ranks within
+    one pool mean something, of the second only those in the pool of all.
     """
     ranked: list[tuple[IntArray, IntArray, RelevantRanks, RelevantRanks]] = []
     place = np.full(int(query_index.max()) + 1, -1)
@@ -117,8 +137,13 @@ def ranks_of(
 
 
 def top_of(parts: Iterable[Part], n_queries: int, doc_ids: list[str], k: int) -> Best:
-    """Return `retrieval.top_k` of all parts in the pool of all languages: rows and scores, (n_queries, k), best first."""
-    rows, scores = np.empty((n_queries, k), dtype=np.int64), np.empty((n_queries, k), dtype=np.float32)
+    """Return `retrieval.top_k` of all parts in the pool of all languages: rows and scores,
+    (n_queries, k), best first.
+    """
+    rows, scores = (
+        np.empty((n_queries, k), dtype=np.int64),
+        np.empty((n_queries, k), dtype=np.float32),
+    )
     for part in parts:
         rows[part.rows], scores[part.rows] = top_k(*part.together, doc_ids, k)
     return rows, scores

@@ -1,4 +1,6 @@
-"""Where things are, how they come into being (whole or not at all), and which may be replaced (ours)."""
+"""Where things are, how they come into being (whole or not at all), and which may be replaced
+(ours).
+"""
 
 import os
 import shutil
@@ -51,14 +53,18 @@ def forbid_hub() -> None:
 
 
 def require(path: Path, remedy: str) -> Path:
-    """Return `path` if it exists, else raise an `InputError` that names it and what would make it."""
+    """Return `path` if it exists, else raise an `InputError` that names it and what would
+    make it.
+    """
     if not path.exists():
         raise InputError(f"{path} does not exist; {remedy}")
     return path
 
 
 def named(path: str | Path) -> Path:
-    """Return a folder's path with its name at the end, which `.` and `..` hide; `/` has none and is refused."""
+    """Return a folder's path with its name at the end, which `.` and `..` hide; `/` has none and is
+    refused.
+    """
     path = Path(path)
     path = path.resolve() if path.name in ("", "..") else path
     if not path.name:
@@ -72,7 +78,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Works for a file and for a folder; the name is unique, so two processes that make the same thing
     do not meet, and the later rename wins (for a folder that is already there, the first one does:
-    `replace_folder` is for those). On an error the temporary is removed and `path` is left as it was.
+    `replace_folder` is for those). On an error the temporary is removed and `path` is left as it
+    was.
     """
     path = Path(path)
     with _beside(path) as temporary:
@@ -110,7 +117,9 @@ def replace_folder(path: str | Path, owned: Callable[[Path], bool]) -> Iterator[
 
 
 def put_back(path: Path, owned: Callable[[Path], bool]) -> None:
-    """Give a folder that `replace_folder` set aside its name again, or remove it if the new one has it."""
+    """Give a folder that `replace_folder` set aside its name again, or remove it if the new one has
+    it.
+    """
     aside = _aside(path)
     if aside.is_dir() and not _holds_anything(path):
         aside.rename(path)
@@ -121,16 +130,23 @@ def put_back(path: Path, owned: Callable[[Path], bool]) -> None:
 def refuse_foreign(path: Path, owned: Callable[[Path], bool]) -> None:
     """Refuse a file, and a folder with anything in it that is not ours by `owned`."""
     if _holds_anything(path) and not owned(path):
-        raise InputError(f"{path} is there and xir did not make it, so it stays; name another folder or move it away")
+        raise InputError(
+            f"{path} is there and xir did not make it, so it stays; name another folder or move it"
+            " away"
+        )
 
 
 def is_build(folder: Path) -> bool:
-    """Say whether a folder is a profile's build folder, by our mark or by all that there was before it."""
+    """Say whether a folder is a profile's build folder, by our mark or by all that there was before
+    it.
+    """
     return (folder / MARK).is_file() or all((folder / name).exists() for name in BEFORE_MARKS)
 
 
 def claim_build(folder: Path) -> None:
-    """Make or enter a build folder and mark it; one that holds anything and is not ours is refused."""
+    """Make or enter a build folder and mark it; one that holds anything and is not ours is
+    refused.
+    """
     refuse_foreign(folder, is_build)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text("xir replaces what lies in this folder\n", encoding="utf-8")
@@ -141,7 +157,9 @@ def _aside(path: Path) -> Path:
 
 
 def _discard(aside: Path) -> None:
-    """Remove a folder under another name than its own: what is called as by `_aside` must be whole."""
+    """Remove a folder under another name than its own: what is called as by `_aside` must be
+    whole.
+    """
     if aside.is_dir():
         with _beside(aside) as gone:
             aside.rename(gone)

@@ -1,9 +1,9 @@
 """Choose the precision that this machine computes an encoder faster in, by measurement.
 
-Instructions for bfloat16 say little: with `avx512_bf16` one processor is twice as fast in bfloat16 and
-another takes twice as long. So the encoder's own products are timed, once per machine: the rates are
-kept in the user's cache, because a choice that flips between two starts would make them two runs.
-Knows no task and no training.
+Instructions for bfloat16 say little: with `avx512_bf16` one processor is twice as fast in bfloat16
+and another takes twice as long. So the encoder's own products are timed, once per machine: the
+rates are kept in the user's cache, because a choice that flips between two starts would make them
+two runs. Knows no task and no training.
 """
 
 import hashlib
@@ -34,7 +34,9 @@ USUAL = (384, 1536)  # multilingual-e5-small's
 
 
 class Choice(NamedTuple):
-    """What is computed in, and the measured rates that say so; none if it was asked for or on a GPU."""
+    """What is computed in, and the measured rates that say so; none if it was asked for or on a
+    GPU.
+    """
 
     precision: Precision
     rates: Rates
@@ -43,8 +45,8 @@ class Choice(NamedTuple):
 def choose(asked: Asked, model: "Module") -> Choice:
     """Return the precision for `model` on its device: the one asked for, or for "auto" the faster.
 
-    On CPU "auto" is bfloat16 autocast if its products are at least `FASTER` times as fast as float32's,
-    by `measure`. On CUDA it is bfloat16 where the GPU has it; on other devices float32.
+    On CPU "auto" is bfloat16 autocast if its products are at least `FASTER` times as fast as
+    float32's, by `measure`. On CUDA it is bfloat16 where the GPU has it; on other devices float32.
     """
     if asked != "auto":
         return Choice(asked, {})
@@ -70,7 +72,8 @@ def faster(rates: Rates) -> Precision:
 
 
 def shape_of(model: "Module") -> tuple[int, int]:
-    """Return the sizes of the model's largest linear layer, the smaller first; `USUAL` if it has none.
+    """Return the sizes of the model's largest linear layer, the smaller first; `USUAL` if it has
+    none.
 
     In a transformer that is hidden by feed-forward size, whatever its configuration calls them.
     """
@@ -82,17 +85,22 @@ def shape_of(model: "Module") -> tuple[int, int]:
 
 
 def measure(hidden: int, wide: int) -> Rates:
-    """Time two linear layers, hidden -> wide -> hidden, on `TOKENS` rows in both precisions, in GFLOP/s.
+    """Time two linear layers, hidden -> wide -> hidden, on `TOKENS` rows in both precisions, in
+    GFLOP/s.
 
-    As an encoder computes them: float32 layers, under autocast for bfloat16, its casts included. One
-    thread, as a batch of `encode` has; so the answer doesn't depend on how many this process happens to
-    have. Best of `ROUNDS` in turns, after one that warms up: a busy moment slows both or neither.
+    As an encoder computes them: float32 layers, under autocast for bfloat16, its casts included.
+    One thread, as a batch of `encode` has; so the answer doesn't depend on how many this process
+    happens to have. Best of `ROUNDS` in turns, after one that warms up: a busy moment slows both or
+    neither.
     """
     import torch
     from torch.nn import Linear, Sequential
 
     with torch.random.fork_rng(devices=[]):  # a training's random numbers stay what they were
-        layers, rows = Sequential(Linear(hidden, wide), Linear(wide, hidden)), torch.randn(TOKENS, hidden)
+        layers, rows = (
+            Sequential(Linear(hidden, wide), Linear(wide, hidden)),
+            torch.randn(TOKENS, hidden),
+        )
     seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -111,7 +119,8 @@ def measure(hidden: int, wide: int) -> Rates:
 
 
 def processor() -> str:
-    """Name the processor: model, family and steppings where Linux tells them, its instructions for bfloat16.
+    """Name the processor: model, family and steppings where Linux tells them, its instructions for
+    bfloat16.
 
     Virtual machines shorten the model's name, so that it alone would join different processors.
     """
@@ -119,7 +128,10 @@ def processor() -> str:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
         return platform.processor() or platform.machine()
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    told = {
+        name.strip(): value.strip()
+        for name, _, value in (line.partition(":") for line in first.splitlines())
+    }
     numbers = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
     flags = told.get("flags", told.get("Features", "")).split()
     parts = [f"{name} {told[name]}" for name in numbers if name in told]
@@ -131,13 +143,18 @@ def processor() -> str:
 def _kept_rates(name: str, shape: tuple[int, int], folder: Path) -> Rates:
     """Return the rates from the user's cache, measured and kept there if they are not in it.
 
-    A lock makes a second process wait for the first one's rates. A damaged file is measured anew, and
-    a cache that cannot be written costs a measurement per process.
+    A lock makes a second process wait for the first one's rates. A damaged file is measured anew,
+    and a cache that cannot be written costs a measurement per process.
     """
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()
-    key = {"processor": name, "cpu_capability": capability, "torch": torch.__version__, "shape": shape}
+    key = {
+        "processor": name,
+        "cpu_capability": capability,
+        "torch": torch.__version__,
+        "shape": shape,
+    }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / "precision" / f"{digest}.json"
     if rates := _read(path):

@@ -1,16 +1,19 @@
-"""What is left of a ranking when passages of other languages join the pool: for pairs of languages, and for one corpus.
+"""What is left of a ranking when passages of other languages join the pool: for pairs of languages,
+and for one corpus.
 
-**Pairs** (`pair_keep`): keep(a, b) is the mAP of queries in a for their answers in b, in the pool of all languages
-without the answers in other languages, over the same mAP in the pool of b alone. The answers of other languages are taken
-out because each is as good as the one asked for. Two things make the ratio misread, so two numbers stand beside it:
-a ranker that finds little has little to lose (`alone`, the mAP in b's pool), and more passages cost something even where
-language plays no part (`blind`, what a ranker that is blind to language and as good within b would have in the large pool).
-The measure is the study's own; the masked pool is LAReQA's (one target).
+**Pairs** (`pair_keep`): keep(a, b) is the mAP of queries in a for their answers in b, in the pool
+of all languages without the answers in other languages, over the same mAP in the pool of b alone.
+The answers of other languages are taken out because each is as good as the one asked for. Two
+things make the ratio misread, so two numbers stand beside it: a ranker that finds little has little
+to lose (`alone`, the mAP in b's pool), and more passages cost something even where language plays
+no part (`blind`, what a ranker that is blind to language and as good within b would have in the
+large pool). The measure is the study's own; the masked pool is LAReQA's (one target).
 
-**One corpus** (`mixed_rows`, `mixed_pool`): a pool of fixed size in which a growing share of the passages that nobody
-judged is replaced by foreign ones; after arXiv 2408.11942, which counts the languages of the first ten (`intruders`).
-Replacing lowers the number of own-language distractors too, hence the control: the same own-language passages alone, which
-is the *monolingual* setting of the same evaluation, while *multilingual* is the mixed pool.
+**One corpus** (`mixed_rows`, `mixed_pool`): a pool of fixed size in which a growing share of the
+passages that nobody judged is replaced by foreign ones; after arXiv 2408.11942, which counts the
+languages of the first ten (`intruders`). Replacing lowers the number of own-language distractors
+too, hence the control: the same own-language passages alone, which is the *monolingual* setting of
+the same evaluation, while *multilingual* is the mixed pool.
 
 It knows ranks and tables of texts, no data set and no model.
 """
@@ -34,26 +37,37 @@ QUANTILE = 0.1
 
 
 def pair_keep(
-    ranks: RelevantRanks, queries: pd.DataFrame, languages: Sequence[str], *, apart: RelevantRanks | None = None
+    ranks: RelevantRanks,
+    queries: pd.DataFrame,
+    languages: Sequence[str],
+    *,
+    apart: RelevantRanks | None = None,
 ) -> pd.DataFrame:
-    """Return the average precision of every query for its answers in each language, alone and among the other languages.
+    """Return the average precision of every query for its answers in each language, alone and among
+    the other languages.
 
     Args:
         ranks: from `relevant_ranks`, of the pool of all languages.
         queries: the query table of `metrics.score_settings`.
         languages: the name of each language code of the passages.
-        apart: the ranks in the pools of one language where other scores give them (`parts.ranks_of` of a merged rival).
+        apart: the ranks in the pools of one language where other scores give them (`parts.ranks_of`
+            of a merged rival).
 
-    Returns one row per query and language that holds an answer to it, the query's own included: query_lang, pool (the
-    language of the answer), query_id, pair_id, group, and average precision alone (in that language's pool), among (in the
-    pool of all languages less the answers in other languages) and blind. For `among` nothing is ranked again: the new
-    rank is the old one less the removed passages above it, ties as in `retrieval`. `blind` supposes that the passages
-    ahead of an answer in its own language have as many counterparts, by the sizes of the pools, in every other: an
-    answer with n passages ahead of n_b that are not relevant gets n N / n_b ahead in the large pool. Where the
-    passages are parallel and their vectors do not depend on language, that is exact.
+    Returns one row per query and language that holds an answer to it, the query's own included:
+    query_lang, pool (the language of the answer), query_id, pair_id, group, and average precision
+    alone (in that language's pool), among (in the pool of all languages less the answers in other
+    languages) and blind. For `among` nothing is ranked again: the new rank is the old one less the
+    removed passages above it, ties as in `retrieval`. `blind` supposes that the passages ahead of
+    an answer in its own language have as many counterparts, by the sizes of the pools, in every
+    other: an answer with n passages ahead of n_b that are not relevant gets n N / n_b ahead in the
+    large pool. Where the passages are parallel and their vectors do not depend on language, that is
+    exact.
     """
     if len(languages) != len(ranks.pool_sizes):
-        raise InputError(f"{len(languages)} language names for {len(ranks.pool_sizes)} pools; name each code once")
+        raise InputError(
+            f"{len(languages)} language names for {len(ranks.pool_sizes)} pools; name each code"
+            " once"
+        )
     check_query_table(queries, ranks.n_queries)
     query, lang = ranks.query_index.astype(np.int64), ranks.doc_lang
     cell = query * len(languages) + lang
@@ -82,121 +96,183 @@ def pair_keep(
 def keep_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per ordered pair of languages, a = b included, from a `pair_keep` table.
 
-    Columns: query_lang, pool, queries, the mAPs alone, among and blind, keep = among / alone, and blind_keep = blind / alone.
+    Columns: query_lang, pool, queries, the mAPs alone, among and blind, keep = among / alone, and
+    blind_keep = blind / alone.
     """
     grouped = table.groupby(["query_lang", "pool"], sort=True)
     cells = grouped[VALUES].mean()
     cells.insert(0, "queries", grouped.size())
-    cells["keep"], cells["blind_keep"] = cells["among"] / cells["alone"], cells["blind"] / cells["alone"]
+    cells["keep"], cells["blind_keep"] = (
+        cells["among"] / cells["alone"],
+        cells["blind"] / cells["alone"],
+    )
     return cells.reset_index()
 
 
 def keep_summary(table: pd.DataFrame, *, n_resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Summarise keep over the pairs of two different languages, with 95 % intervals by resampling whole groups.
+    """Summarise keep over the pairs of two different languages, with 95 % intervals by resampling
+    whole groups.
 
-    Returns three rows: `mean` over the pairs, `p10` (their 10th percentile, interpolated) and `worst` pair. Columns:
-    statistic, query_lang and pool (of the worst pair, else None), keep, low, high, then alone, among and blind_keep (the mean
-    over pairs, the 10th percentile over pairs, or the worst pair's), pairs and groups.
+    Returns three rows: `mean` over the pairs, `p10` (their 10th percentile, interpolated) and
+    `worst` pair. Columns: statistic, query_lang and pool (of the worst pair, else None), keep, low,
+    high, then alone, among and blind_keep (the mean over pairs, the 10th percentile over pairs, or
+    the worst pair's), pairs and groups.
 
-    All rows of a group (an article, a passage) are drawn together, as in `significance`, and mean and p10 are taken anew
-    from each resample; a pair none of whose groups is drawn is left out of it. The interval of `worst` is that of the pair
-    that was worst in the data: it does not tell of how it was chosen, and with many pairs it lies too low. The percentile
-    has less of the same fault. The same `seed` and groups give the same draws whatever the system.
+    All rows of a group (an article, a passage) are drawn together, as in `significance`, and mean
+    and p10 are taken anew from each resample; a pair none of whose groups is drawn is left out of
+    it. The interval of `worst` is that of the pair that was worst in the data: it does not tell of
+    how it was chosen, and with many pairs it lies too low. The percentile has less of the same
+    fault. The same `seed` and groups give the same draws whatever the system.
     """
     across = table[table["query_lang"].astype(str) != table["pool"].astype(str)]
     if across.empty:
-        raise InputError("no query has an answer in another language than its own; keep needs at least two languages")
+        raise InputError(
+            "no query has an answer in another language than its own; keep needs at least two"
+            " languages"
+        )
     if across["group"].isna().any():
         raise InputError("a query has no group; resampling by group needs one for every query")
     cells = keep_cells(across)
     groups, names = pd.factorize(across["group"].astype(str), sort=True)
     if len(names) < 2:
-        raise InputError(f"one group, {names[0]!r}; resampling by group needs at least 2, better 20")
+        raise InputError(
+            f"one group, {names[0]!r}; resampling by group needs at least 2, better 20"
+        )
     pair = across.groupby(["query_lang", "pool"], sort=True).ngroup().to_numpy()
     alone, among = np.zeros((2, len(names), len(cells)))  # sums, (groups, pairs)
     np.add.at(alone, (groups, pair), across["alone"])
     np.add.at(among, (groups, pair), across["among"])
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
+    times = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=n_resamples
+    )
     below = times @ alone
-    draws = np.divide(times @ among, below, out=np.full(below.shape, np.nan), where=below > 0)  # (resamples, pairs)
+    draws = np.divide(
+        times @ among, below, out=np.full(below.shape, np.nan), where=below > 0
+    )  # (resamples, pairs)
     worst = int(cells["keep"].to_numpy().argmin())
     numbers = cells[["keep", "alone", "among", "blind_keep"]]
     found = [
         ("mean", None, None, numbers.mean(), np.nanmean(draws, axis=1)),
         ("p10", None, None, numbers.quantile(QUANTILE), np.nanquantile(draws, QUANTILE, axis=1)),
-        ("worst", cells["query_lang"][worst], cells["pool"][worst], numbers.iloc[worst], draws[:, worst]),
+        (
+            "worst",
+            cells["query_lang"][worst],
+            cells["pool"][worst],
+            numbers.iloc[worst],
+            draws[:, worst],
+        ),
     ]
     rows = []
     for statistic, query_lang, pool, values, resampled in found:
         low, high = np.nanquantile(resampled, [0.025, 0.975])
         keep, *others = values
         rows.append((statistic, query_lang, pool, keep, low, high, *others, len(cells), len(names)))
-    columns = ["statistic", "query_lang", "pool", "keep", "low", "high", "alone", "among", "blind_keep", "pairs", "groups"]
+    columns = [
+        "statistic",
+        "query_lang",
+        "pool",
+        "keep",
+        "low",
+        "high",
+        "alone",
+        "among",
+        "blind_keep",
+        "pairs",
+        "groups",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
-def mixed_rows(task: RetrievalTask, foreign: pa.Table, share: float, size: int, *, draw: int) -> NDArray[np.int64]:
-    """Choose a pool of `size` passages in which foreign ones replace a share of those that nobody judged.
+def mixed_rows(
+    task: RetrievalTask, foreign: pa.Table, share: float, size: int, *, draw: int
+) -> NDArray[np.int64]:
+    """Choose a pool of `size` passages in which foreign ones replace a share of those that nobody
+    judged.
 
     Args:
         task: its judged passages, of whatever relevance, are all in the pool.
         foreign: passages (`PASSAGE_SCHEMA`) of languages that the task's passages do not have.
-        share: of the places that judged passages leave, the part that is foreign, rounded to whole passages.
+        share: of the places that judged passages leave, the part that is foreign, rounded to whole
+        passages.
         size: passages in the pool.
         draw: the number of the draw, which decides everything besides; the same for all models.
 
-    Returns ascending row numbers into the task's passages followed by the foreign ones: embeddings of both, computed once,
-    serve every pool. Within a draw the pools are nested: a larger share drops own-language passages and adds foreign
-    ones. The languages take turns, so their shares are equal until one has no passage left; the others then fill its place.
-    Passages come in the order of a hash of their ids, which depends neither on the order of the tables nor on other passages.
+    Returns ascending row numbers into the task's passages followed by the foreign ones: embeddings
+    of both, computed once, serve every pool. Within a draw the pools are nested: a larger share
+    drops own-language passages and adds foreign ones. The languages take turns, so their shares are
+    equal until one has no passage left; the others then fill its place. Passages come in the order
+    of a hash of their ids, which depends neither on the order of the tables nor on other passages.
     """
     if not 0 <= share <= 1:
         raise InputError(f"share must be in [0, 1], got {share}")
     if not foreign.schema.equals(PASSAGE_SCHEMA):
-        raise InputError(f"foreign passages have columns {', '.join(foreign.column_names)}; doc_id, lang and text are needed")
+        raise InputError(
+            f"foreign passages have columns {', '.join(foreign.column_names)}; doc_id, lang and"
+            " text are needed"
+        )
     langs = foreign["lang"].to_numpy(zero_copy_only=False)
     if shared := sorted(set(langs) & set(task.languages)):
-        raise InputError(f"foreign passages in {', '.join(shared)}, a language of {task.name}; leave them out")
+        raise InputError(
+            f"foreign passages in {', '.join(shared)}, a language of {task.name}; leave them out"
+        )
     judged = pc.is_in(task.passages["doc_id"], task.qrels["doc_id"].combine_chunks()).to_numpy()
     places_left = size - int(judged.sum())
     n_foreign = round(share * places_left)
     unjudged = np.flatnonzero(~judged)
     if places_left < 0:
         raise InputError(
-            f"a pool of {size} cannot hold the {size - places_left} judged passages of {task.name}; make it larger"
+            f"a pool of {size} cannot hold the {size - places_left} judged passages of {task.name};"
+            " make it larger"
         )
     for what, there, needed in (
         ("unjudged passages", len(unjudged), places_left - n_foreign),
         ("foreign passages", len(langs), n_foreign),
     ):
         if there < needed:
-            raise InputError(f"pool of {size} from {task.name}, share {share}: {needed} {what} are needed, there are {there}")
+            raise InputError(
+                f"pool of {size} from {task.name}, share {share}: {needed} {what} are needed, there"
+                f" are {there}"
+            )
     own = unjudged[np.argsort(_hashes(task.passages["doc_id"], draw)[unjudged], kind="stable")]
     _, code = np.unique(langs.astype(str), return_inverse=True)
     turn = places(code, _hashes(foreign["doc_id"], draw)) if len(code) else code
     chosen = np.lexsort((code, turn))[:n_foreign]
-    return np.sort(np.concatenate([np.flatnonzero(judged), own[: places_left - n_foreign], task.passages.num_rows + chosen]))
+    return np.sort(
+        np.concatenate(
+            [
+                np.flatnonzero(judged),
+                own[: places_left - n_foreign],
+                task.passages.num_rows + chosen,
+            ]
+        )
+    )
 
 
 def mixed_pool(union: RetrievalTask, rows: NDArray[np.int64], name: str) -> RetrievalTask:
-    """Return a task whose pool are the `rows` of `mixed_rows`, in that order, of a task that has all passages.
+    """Return a task whose pool are the `rows` of `mixed_rows`, in that order, of a task that has
+    all passages.
 
-    Scored by `metrics.score_settings`, its setting `multilingual` is the mixed pool and `monolingual` the control, the same
-    own-language passages without the foreign ones.
+    Scored by `metrics.score_settings`, its setting `multilingual` is the mixed pool and
+    `monolingual` the control, the same own-language passages without the foreign ones.
     """
     return RetrievalTask(name, union.queries, union.passages.take(rows), union.qrels)
 
 
 def intruders(ranks: RelevantRanks, languages: Sequence[str]) -> pd.DataFrame:
-    """Return how much of the first k places each passage language takes, from `relevant_ranks(..., top=k)`.
+    """Return how much of the first k places each passage language takes, from `relevant_ranks(...,
+    top=k)`.
 
-    Columns: doc_lang, share (of the first k, mean over queries), pool_share (what a random ranking gives), queries (the share
-    of queries with at least one such passage). Of a mixed pool every language but the queries' own is an intruder.
+    Columns: doc_lang, share (of the first k, mean over queries), pool_share (what a random ranking
+    gives), queries (the share of queries with at least one such passage). Of a mixed pool every
+    language but the queries' own is an intruder.
     """
     if ranks.top_counts is None:
         raise InputError("the ranks hold no top k; give relevant_ranks top=10, for instance")
     if len(languages) != len(ranks.pool_sizes):
-        raise InputError(f"{len(languages)} language names for {len(ranks.pool_sizes)} pools; name each code once")
+        raise InputError(
+            f"{len(languages)} language names for {len(ranks.pool_sizes)} pools; name each code"
+            " once"
+        )
     return pd.DataFrame(
         {
             "doc_lang": list(languages),

@@ -17,7 +17,12 @@ from xir_lib.paths import atomic_path
 from xir_lib.precision import Precision, Rates, processor
 
 # What runs had that were recorded before these were.
-_BEFORE: dict[str, Any] = {"one_language_per_id": False, "query_kl": 0.0, "ids": None, "languages": None}
+_BEFORE: dict[str, Any] = {
+    "one_language_per_id": False,
+    "query_kl": 0.0,
+    "ids": None,
+    "languages": None,
+}
 _BEFORE |= {"negatives": 0, "precision": "auto", "computed_in": "float32"}
 
 
@@ -25,7 +30,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """Return the `run.json` of a model folder; a folder without one is refused."""
     path = Path(folder) / "run.json"
     if not path.exists():
-        raise InputError(f"{folder} has no run.json, so it is not a run of xir; remove it or choose another folder")
+        raise InputError(
+            f"{folder} has no run.json, so it is not a run of xir; remove it or choose another"
+            " folder"
+        )
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -46,7 +54,10 @@ def is_run(folder: Path) -> bool:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON with a final newline, atomically; NaN is refused."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
 
 
 def table_digest(pairs: PairTable) -> str:
@@ -55,12 +66,15 @@ def table_digest(pairs: PairTable) -> str:
     for column in pairs.table.column_names:
         for block in pairs.table.select([column]).to_batches(max_chunksize=1 << 16):
             for value in block[0].to_pylist():
-                digest.update(b"\0" if value is None else str(value).encode() + b"\1")  # str: negatives are lists
+                digest.update(
+                    b"\0" if value is None else str(value).encode() + b"\1"
+                )  # str: negatives are lists
     return digest.hexdigest()
 
 
 def weights_digest(folder: Path) -> str | None:
-    """Return the sha256 of an encoder's weights, its safetensors files; None for a name that is no folder.
+    """Return the sha256 of an encoder's weights, its safetensors files; None for a name that is no
+    folder.
 
     Hidden folders (checkpoints) and models that lie inside the folder are not its own.
     """
@@ -81,15 +95,22 @@ def weights_digest(folder: Path) -> str | None:
 def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     """Say in one line where two records of `encoder`, digests and `settings` differ.
 
-    >>> difference({"encoder": "a", "settings": {"seed": 1}}, {"encoder": "a", "settings": {"seed": 2}})
+    >>> there, here = ({"encoder": "a", "settings": {"seed": seed}} for seed in (1, 2))
+    >>> difference(there, here)
     'seed 1 there, 2 here'
     """
     if "precision" in there:  # of a checkpoint, as `computed_in` was once called
-        there = {"computed_in": there["precision"]} | {k: v for k, v in there.items() if k != "precision"}
+        there = {"computed_in": there["precision"]} | {
+            k: v for k, v in there.items() if k != "precision"
+        }
     old, new = ({**record, **record.get("settings", {})} for record in (there, here))
-    old = {"encoder_sha256": new.get("encoder_sha256")} | _BEFORE | old  # which weights a record did not say is believed
+    old = (
+        {"encoder_sha256": new.get("encoder_sha256")} | _BEFORE | old
+    )  # which weights a record did not say is believed
     names = [name for name in new if name != "settings" and old.get(name) != new[name]]
-    return "; ".join(f"{name} {old.get(name)!s:.40} there, {new[name]!s:.40} here" for name in names)
+    return "; ".join(
+        f"{name} {old.get(name)!s:.40} there, {new[name]!s:.40} here" for name in names
+    )
 
 
 def environment(precision: Precision | None = None, rates: Rates | None = None) -> dict[str, Any]:
@@ -102,12 +123,19 @@ def environment(precision: Precision | None = None, rates: Rates | None = None) 
 
     cuda = torch.cuda.is_available()
     return {
-        "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores ({platform.machine()})",
+        "device": (
+            torch.cuda.get_device_name()
+            if cuda
+            else f"CPU, {os.cpu_count()} cores ({platform.machine()})"
+        ),
         "processor": processor(),
         **({"precision": precision} if precision else {}),
         **({"probe_gflops": rates} if rates else {}),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("xir-lib", "torch", "sentence-transformers", "transformers", "numpy")},
+        **{
+            name: version(name)
+            for name in ("xir-lib", "torch", "sentence-transformers", "transformers", "numpy")
+        },
     }

@@ -2,22 +2,22 @@
 
 | strategy | a batch holds | source |
 |---|---|---|
-| `x-x-mono` | one language, drawn per batch; queries and passages in it | LAReQA (Roy et al. 2020), paper section 3 |
+| `x-x-mono` | one language, drawn per batch | LAReQA (Roy et al. 2020), paper section 3 |
 | `en-en` | the same, always in one language, the pivot | LAReQA, with English |
 | `x-x` | pairs with query language == passage language, languages mixed | LAReQA |
 | `x-y` | pairs with query language != passage language, languages mixed | LAReQA, paper section 3 |
-| `x-y-pair` | one query language and one other passage language, drawn per batch | the fourth cell of the 2 x 2, this project |
-| `hybrid` | with probability alpha an `x-x-mono` batch, else an `x-y` batch | paper section 3 (arXiv 2408.10536) |
-| `hybrid-row` | each pair with probability alpha as in `x-x`, else as in `x-y` | the mixture inside the batch, this project |
+| `x-y-pair` | one query language and one other passage language | fourth cell of the 2 x 2, ours |
+| `hybrid` | with probability alpha an `x-x-mono` batch, else an `x-y` batch | paper section 3 |
+| `hybrid-row` | each pair with probability alpha as in `x-x`, else as in `x-y` | ours |
 
-In batch contrastive training the other rows of a batch are the negatives, so a batch never holds two ids of which one
-has a passage, in any language, that is a passage or a hard negative of the other: `pair_index` has the rule. Such an id
-waits for a later batch.
+In batch contrastive training the other rows of a batch are the negatives, so a batch never holds
+two ids of which one has a passage, in any language, that is a passage or a hard negative of the
+other: `pair_index` has the rule. Such an id waits for a later batch.
 
-A *pass* visits the ids in one random order. Every random number is a function of (seed, epoch, pass, purpose): the
-order of the ids does not depend on the strategy, `hybrid` with alpha 1 (0) is `x-x-mono` (`x-y`) batch for batch, and
-`hybrid-row` is `x-x` (`x-y`). The numbers are Philox's raw bits, which numpy keeps stable across versions, unlike the
-methods of its `Generator`.
+A *pass* visits the ids in one random order. Every random number is a function of (seed, epoch,
+pass, purpose): the order of the ids does not depend on the strategy, `hybrid` with alpha 1 (0) is
+`x-x-mono` (`x-y`) batch for batch, and `hybrid-row` is `x-x` (`x-y`). The numbers are Philox's raw
+bits, which numpy keeps stable across versions, unlike the methods of its `Generator`.
 
 The module knows row numbers and language codes; it knows no text, no model and no trainer.
 """
@@ -38,14 +38,25 @@ import pandas as pd
 from xir_lib.errors import InputError
 from xir_lib.pair_index import Bits, Ints, Mask, PairIndex
 
-__all__ = ["BatchPlan", "LanguageDraw", "PairIndex", "ResumableSampler", "Strategy", "StrategyBatchSampler"]
+__all__ = [
+    "BatchPlan",
+    "LanguageDraw",
+    "PairIndex",
+    "ResumableSampler",
+    "Strategy",
+    "StrategyBatchSampler",
+]
 
 Codes = npt.NDArray[np.uint8]
 Row = tuple[int, int]  # (query_row, passage_row)
 
 _AHEAD = 32  # batches whose rows are looked up at once, which is faster than one by one
-_BLOCK = 1 << 16  # pairs that are expanded at a time, so that transient memory does not grow with the data
-_LOWER = np.uint64(2**32 - 1)  # these bits draw a pair's kind in `hybrid-row`, the upper ones its languages
+_BLOCK = (
+    1 << 16
+)  # pairs that are expanded at a time, so that transient memory does not grow with the data
+_LOWER = np.uint64(
+    2**32 - 1
+)  # these bits draw a pair's kind in `hybrid-row`, the upper ones its languages
 
 
 class Strategy(StrEnum):
@@ -67,9 +78,9 @@ class Strategy(StrEnum):
 class LanguageDraw(StrEnum):
     """How a batch of one language (pair) draws it, among those that can still fill a batch.
 
-    `size` draws in proportion to the ids that a language (pair) offers at the start of the pass. It has no meaning
-    where every pair of the batch draws for itself (`x-x`, `x-y`, `hybrid-row`): an id draws uniformly among what it
-    has, so that the sizes of the languages show by themselves.
+    `size` draws in proportion to the ids that a language (pair) offers at the start of the pass. It
+    has no meaning where every pair of the batch draws for itself (`x-x`, `x-y`, `hybrid-row`): an
+    id draws uniformly among what it has, so that the sizes of the languages show by themselves.
     """
 
     UNIFORM = "uniform"
@@ -82,7 +93,9 @@ class LanguageDraw(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """The batches of one epoch, 6 bytes per drawn pair; languages are positions in `PairIndex.languages`."""
+    """The batches of one epoch, 6 bytes per drawn pair; languages are positions in
+    `PairIndex.languages`.
+    """
 
     ids: Ints  # (batches, batch_size) positions in the index
     query_lang: Codes  # (batches, batch_size)
@@ -94,8 +107,9 @@ class BatchPlan:
 class ResumableSampler(ABC):
     """The epoch of a batch sampler and the place in it, which can be saved and restored.
 
-    The place counts the batches handed out by the iterator that moved last. A data loader that fetches ahead has
-    taken more of them than the trainer has used; a trainer that resumes by skipping needs no state at all.
+    The place counts the batches handed out by the iterator that moved last. A data loader that
+    fetches ahead has taken more of them than the trainer has used; a trainer that resumes by
+    skipping needs no state at all.
     """
 
     batch_size: int
@@ -127,7 +141,9 @@ class ResumableSampler(ABC):
         """Return the settings and counts of this epoch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; calling it twice changes nothing, and keeps a restored place in the same epoch."""
+        """Choose the epoch; calling it twice changes nothing, and keeps a restored place in the
+        same epoch.
+        """
         if epoch != self.epoch:
             self.epoch, self._place, self._start = epoch, 0, 0
 
@@ -153,7 +169,10 @@ class ResumableSampler(ABC):
         """
         for name, mine in self.settings.items():
             if state.get(name) != mine:
-                raise InputError(f"the state has {name} {state.get(name)!r}, this sampler {mine!r}; make them equal")
+                raise InputError(
+                    f"the state has {name} {state.get(name)!r}, this sampler {mine!r}; make them"
+                    " equal"
+                )
         self.epoch, self._start = state["epoch"], state["batch"]
         self._place = self._start
 
@@ -171,24 +190,27 @@ class _Pool:
 class StrategyBatchSampler(ResumableSampler):
     """Yield batches of (query_row, passage_row), row numbers of the `PairTable`, by one strategy.
 
-    With `num_batches` an epoch has exactly that many batches and passes over the ids as often as that takes; a pass
-    ends when the drawn kind of batch, or the drawn language (pair), cannot be filled any more, and what was drawn opens the
-    next one: so alpha and `language_draw` hold on ragged data too, where the ids of a small language come round more often.
-    Train with one such epoch: resuming is then a pure skip. Without it an epoch is one pass and ends when no kind can be
-    filled; `hybrid` then goes on with the kind that is left. Either way an id appears at most once per pass.
+    With `num_batches` an epoch has exactly that many batches and passes over the ids as often as
+    that takes; a pass ends when the drawn kind of batch, or the drawn language (pair), cannot be
+    filled any more, and what was drawn opens the next one: so alpha and `language_draw` hold on
+    ragged data too, where the ids of a small language come round more often. Train with one such
+    epoch: resuming is then a pure skip. Without it an epoch is one pass and ends when no kind can
+    be filled; `hybrid` then goes on with the kind that is left. Either way an id appears at most
+    once per pass.
 
-    `x-x-mono` draws, by `language_draw`, among the languages. So does `x-y-pair` among the ordered pairs of languages, of
-    which those with fewer ids than a batch are left out from the start. Without `num_batches` a language that could not
-    fill a batch is out and the others go on: such an epoch uses up what it can, the draw rules the order and, where ids have
-    several languages, their shares, but languages without common ids come out by size.
-    `x-y` draws uniformly among the id's ordered language pairs, `x-x` among its languages; this draw belongs to
-    (pass, id) and is the same at every alpha. `hybrid-row` draws the kind by (pass, id) too; an id that offers only
-    same-language or only cross-language pairs takes that kind, unless alpha is 0 or 1 and excludes it.
-    `pivot` is the language of `en-en`.
+    `x-x-mono` draws, by `language_draw`, among the languages. So does `x-y-pair` among the ordered
+    pairs of languages, of which those with fewer ids than a batch are left out from the start.
+    Without `num_batches` a language that could not fill a batch is out and the others go on: such
+    an epoch uses up what it can, the draw rules the order and, where ids have several languages,
+    their shares, but languages without common ids come out by size. `x-y` draws uniformly among the
+    id's ordered language pairs, `x-x` among its languages; this draw belongs to (pass, id) and is
+    the same at every alpha. `hybrid-row` draws the kind by (pass, id) too; an id that offers only
+    same-language or only cross-language pairs takes that kind, unless alpha is 0 or 1 and excludes
+    it. `pivot` is the language of `en-en`.
 
-    Refused with `InputError`: alpha outside [0, 1], batch_size < 2, a seed outside 32 bits, an unknown pivot, fewer
-    ids than a batch for a kind (for `x-x-mono`: in any language that has a same-language pair; for `x-y-pair`: in every
-    pair), one language where two are needed.
+    Refused with `InputError`: alpha outside [0, 1], batch_size < 2, a seed outside 32 bits, an
+    unknown pivot, fewer ids than a batch for a kind (for `x-x-mono`: in any language that has a
+    same-language pair; for `x-y-pair`: in every pair), one language where two are needed.
     """
 
     def __init__(
@@ -203,19 +225,29 @@ class StrategyBatchSampler(ResumableSampler):
         language_draw: LanguageDraw | str = LanguageDraw.UNIFORM,
         pivot: str = "en",
     ) -> None:
-        self.index, self.strategy, self.batch_size, self.seed = index, Strategy(strategy), batch_size, seed
+        self.index, self.strategy, self.batch_size, self.seed = (
+            index,
+            Strategy(strategy),
+            batch_size,
+            seed,
+        )
         self.alpha, self.num_batches = alpha, num_batches
         self.language_draw, self.pivot = LanguageDraw(language_draw), pivot
         if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
             raise InputError(f"alpha must be in [0, 1], got {alpha!r}")
         if batch_size < 2:
-            raise InputError(f"batch_size must be at least 2, got {batch_size}; a batch of one has no negatives")
+            raise InputError(
+                f"batch_size must be at least 2, got {batch_size}; a batch of one has no negatives"
+            )
         if num_batches is not None and num_batches < 1:
             raise InputError(f"num_batches must be at least 1, got {num_batches}")
         if not 0 <= seed < 2**32:
             raise InputError(f"seed must be in [0, 2**32), got {seed}")
         if self.strategy == Strategy.EN_EN and pivot not in index.languages:
-            raise InputError(f"unknown pivot {pivot!r}; this data has {', '.join(index.languages) or 'no language'}")
+            raise InputError(
+                f"unknown pivot {pivot!r}; this data has"
+                f" {', '.join(index.languages) or 'no language'}"
+            )
         kinds: tuple[Strategy, ...] = (self.strategy,)
         if self.strategy == Strategy.HYBRID:
             kinds = (Strategy.X_X_MONO,) * (alpha > 0) + (Strategy.X_Y,) * (alpha < 1)
@@ -226,10 +258,14 @@ class StrategyBatchSampler(ResumableSampler):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return everything that fixes the batches but the epoch, as JSON values by name; None has no meaning here."""
+        """Return everything that fixes the batches but the epoch, as JSON values by name; None has
+        no meaning here.
+        """
         return {
             "strategy": self.strategy.value,
-            "alpha": self.alpha if self.strategy in (Strategy.HYBRID, Strategy.HYBRID_ROW) else None,
+            "alpha": (
+                self.alpha if self.strategy in (Strategy.HYBRID, Strategy.HYBRID_ROW) else None
+            ),
             "batch_size": self.batch_size,
             "seed": self.seed,
             "num_batches": self.num_batches,
@@ -239,7 +275,9 @@ class StrategyBatchSampler(ResumableSampler):
         }
 
     def reseeded(self, seed: int, num_batches: int | None) -> Self:
-        """Return the same sampler, on the same arrays and at its beginning, with another seed and length."""
+        """Return the same sampler, on the same arrays and at its beginning, with another seed and
+        length.
+        """
         other = copy.copy(self)
         other.seed, other.num_batches, other._cached = seed, num_batches, None
         other.epoch, other._place, other._start = 0, 0, 0
@@ -253,7 +291,10 @@ class StrategyBatchSampler(ResumableSampler):
         plan, row = self.plan(), self.index.row
         for at in range(start, len(plan.ids), _AHEAD):
             part = slice(at, at + _AHEAD)
-            queries, passages = row[plan.ids[part], plan.query_lang[part]], row[plan.ids[part], plan.doc_lang[part]]
+            queries, passages = (
+                row[plan.ids[part], plan.query_lang[part]],
+                row[plan.ids[part], plan.doc_lang[part]],
+            )
             for query, passage in zip(queries.tolist(), passages.tolist(), strict=True):
                 yield list(zip(query, passage, strict=True))
 
@@ -264,14 +305,21 @@ class StrategyBatchSampler(ResumableSampler):
         return self._cached[1]
 
     def describe(self) -> pd.DataFrame:
-        """Return what this epoch realises: batch, kind, query_lang, doc_lang and the number of such pairs."""
+        """Return what this epoch realises: batch, kind, query_lang, doc_lang and the number of such
+        pairs.
+        """
         plan, langs = self.plan(), len(self.index.languages)
         batch = np.repeat(np.arange(len(plan.ids)), self.batch_size)
         key = (batch * langs + plan.query_lang.ravel()) * langs + plan.doc_lang.ravel()
         values, pairs = np.unique(key, return_counts=True)
         batch, name = values // langs**2, np.array(self.index.languages, object)
         kind = np.array([kind.value for kind in plan.kinds], object)[batch]
-        columns = {"batch": batch, "kind": kind, "query_lang": name[values // langs % langs], "doc_lang": name[values % langs]}
+        columns = {
+            "batch": batch,
+            "kind": kind,
+            "query_lang": name[values // langs % langs],
+            "doc_lang": name[values % langs],
+        }
         return pd.DataFrame({**columns, "pairs": pairs})
 
     @property
@@ -282,10 +330,11 @@ class StrategyBatchSampler(ResumableSampler):
     def report(self) -> dict[str, Any]:
         """Return the settings and counts of this epoch, as JSON values.
 
-        `never`: ids without any pair that the strategy can draw; `dropped`: usable ids that this epoch does not visit;
-        `unreachable`: languages of `x-x-mono` and ordered pairs of `x-y-pair` that no batch can come from;
-        `one_kind`: usable ids of `hybrid-row` that cannot follow alpha; `without_negatives`: passages, by id and
-        language, that are not drawn for want of hard negatives.
+        `never`: ids without any pair that the strategy can draw; `dropped`: usable ids that this
+        epoch does not visit; `unreachable`: languages of `x-x-mono` and ordered pairs of `x-y-pair`
+        that no batch can come from; `one_kind`: usable ids of `hybrid-row` that cannot follow
+        alpha; `without_negatives`: passages, by id and language, that are not drawn for want of
+        hard negatives.
         """
         plan, usable = self.plan(), int(self.usable.sum())
         same, cross = self._kinds_offered(slice(None))
@@ -306,7 +355,9 @@ class StrategyBatchSampler(ResumableSampler):
         }
 
     def _pools_of(self, kind: Strategy) -> list[_Pool]:
-        """Return the pools that can fill a batch of this kind; note who is in them, and which cannot."""
+        """Return the pools that can fill a batch of this kind; note who is in them, and which
+        cannot.
+        """
         pools, langs, thin = [], self.index.languages, 0
         for masks, query_lang, doc_lang in self._candidates(kind):
             members = np.logical_and.reduce(masks)
@@ -316,50 +367,69 @@ class StrategyBatchSampler(ResumableSampler):
                 pools.append(_Pool(masks, size, query_lang, doc_lang))
                 self.usable |= members
             elif kind == Strategy.X_Y_PAIR or (kind == Strategy.X_X_MONO and not size):
-                self.unreachable.append(langs[query_lang] if mono else f"{langs[query_lang]}->{langs[doc_lang]}")
+                self.unreachable.append(
+                    langs[query_lang] if mono else f"{langs[query_lang]}->{langs[doc_lang]}"
+                )
                 thin = max(thin, size)
             else:
                 where = "" if query_lang < 0 else f"in {langs[query_lang]} "
                 raise InputError(
-                    f"batch_size {self.batch_size} exceeds the {size} ids {where}that {kind.value} can draw; "
-                    "lower it or add ids"
+                    f"batch_size {self.batch_size} exceeds the {size} ids {where}that {kind.value}"
+                    " can draw; lower it or add ids"
                 )
         if not pools:
             raise InputError(
-                f"batch_size {self.batch_size} exceeds the {thin} ids of the largest language pair; lower it or add ids"
+                f"batch_size {self.batch_size} exceeds the {thin} ids of the largest language pair;"
+                " lower it or add ids"
             )
         return pools
 
     def _candidates(self, kind: Strategy) -> Iterator[tuple[tuple[Mask, ...], int, int]]:
-        """Yield (masks, query_lang, doc_lang) of every pool that the kind could draw from, as in `_Pool`."""
+        """Yield (masks, query_lang, doc_lang) of every pool that the kind could draw from, as in
+        `_Pool`.
+        """
         langs, query, passage = self.index.languages, self.index.has_query, self.index.servable()
         rows = kind == Strategy.HYBRID_ROW
         wanted = {
             "one language": kind in (Strategy.X_X, Strategy.X_X_MONO) or (rows and self.alpha > 0),
-            "two different languages": kind in (Strategy.X_Y, Strategy.X_Y_PAIR) or (rows and self.alpha < 1),
+            "two different languages": (
+                kind in (Strategy.X_Y, Strategy.X_Y_PAIR) or (rows and self.alpha < 1)
+            ),
         }
         if wanted["two different languages"] and len(langs) < 2:
-            raise InputError(f"{self.strategy.value} needs at least two languages, got {', '.join(langs) or 'none'}")
+            raise InputError(
+                f"{self.strategy.value} needs at least two languages, got"
+                f" {', '.join(langs) or 'none'}"
+            )
         offered = dict(zip(wanted, self._kinds_offered(slice(None)), strict=True))
         for where in wanted:
             if wanted[where] and not offered[where].any():
                 with_negatives = f" with {self.negatives} hard negatives" if self.negatives else ""
                 raise InputError(
-                    f"no usable id for {self.strategy.value}: none has a query and a passage{with_negatives} in {where}"
+                    f"no usable id for {self.strategy.value}: none has a query and a"
+                    f" passage{with_negatives} in {where}"
                 )
         if kind in (Strategy.X_X_MONO, Strategy.EN_EN):
             same = np.asfortranarray(query & passage)  # read by column
-            for lang in range(len(langs)) if kind == Strategy.X_X_MONO else [langs.index(self.pivot)]:
+            for lang in (
+                range(len(langs)) if kind == Strategy.X_X_MONO else [langs.index(self.pivot)]
+            ):
                 yield (same[:, lang],), lang, lang
         elif kind == Strategy.X_Y_PAIR:
             query, passage = np.asfortranarray(query), np.asfortranarray(passage)
             for query_lang, doc_lang in permutations(range(len(langs)), 2):
                 yield (query[:, query_lang], passage[:, doc_lang]), query_lang, doc_lang
         else:
-            yield (np.logical_or.reduce([offered[where] for where in wanted if wanted[where]]),), -1, -1
+            yield (
+                (np.logical_or.reduce([offered[where] for where in wanted if wanted[where]]),),
+                -1,
+                -1,
+            )
 
     def _kinds_offered(self, ids: Ints | slice) -> tuple[Mask, Mask]:
-        """Say which ids have a pair in one language, and which one in two different languages, each (len(ids),)."""
+        """Say which ids have a pair in one language, and which one in two different languages, each
+        (len(ids),).
+        """
         query, passage = self.index.has_query[ids], self.index.servable(ids)
         same = (query & passage).sum(axis=1)
         return same > 0, query.sum(axis=1) * passage.sum(axis=1) > same
@@ -368,7 +438,11 @@ class StrategyBatchSampler(ResumableSampler):
         ids: list[Ints] = []
         kinds: list[Strategy] = []
         languages: list[tuple[Codes, Codes]] = []
-        most = len(self.usable) // self.batch_size + 1 if self.num_batches is None else self.num_batches
+        most = (
+            len(self.usable) // self.batch_size + 1
+            if self.num_batches is None
+            else self.num_batches
+        )
         first, last = next(iter(self._pools)), next(reversed(self._pools))
         # drawn by batch, not by pass: a kind that ends a pass opens the next
         wanted = [first if u < self.alpha else last for u in self._uniform(0, "kinds", most)]
@@ -385,8 +459,8 @@ class StrategyBatchSampler(ResumableSampler):
                 pools.append(pool)
             if len(ids) == start:
                 raise InputError(
-                    f"no {self.strategy.value} batch of {self.batch_size} can be filled: too many ids share passages; "
-                    "lower batch_size"
+                    f"no {self.strategy.value} batch of {self.batch_size} can be filled: too many"
+                    " ids share passages; lower batch_size"
                 )
             languages += self._languages(number, np.stack(ids[start:]), pools)
             if self.num_batches is None or len(ids) == self.num_batches:
@@ -394,17 +468,25 @@ class StrategyBatchSampler(ResumableSampler):
         query_lang, doc_lang = (np.concatenate(part) for part in zip(*languages, strict=True))
         return BatchPlan(np.stack(ids), query_lang, doc_lang, tuple(kinds), number + 1)
 
-    def _pass(self, number: int, wanted: list[Strategy], drawn: _Pool | None) -> Iterator[tuple[Strategy, _Pool, Ints | None]]:
+    def _pass(
+        self, number: int, wanted: list[Strategy], drawn: _Pool | None
+    ) -> Iterator[tuple[Strategy, _Pool, Ints | None]]:
         """Yield (kind, pool, ids), a batch per entry of `wanted`, until one cannot be filled.
 
-        `drawn` is the pool of the first, where it is known. The last ids may be None: their pool is to open the next pass.
+        `drawn` is the pool of the first, where it is known. The last ids may be None: their pool is
+        to open the next pass.
         """
         size = len(self.usable)
         order = _argsort(self._bits(number, "ids", size))
-        most = size // self.batch_size + sum(map(len, self._pools.values()))  # each draw fills a batch or ends a pool
+        most = size // self.batch_size + sum(
+            map(len, self._pools.values())
+        )  # each draw fills a batch or ends a pool
         draws = iter(self._uniform(number, "languages", most))
         free = np.ones(size, bool)
-        queues = {kind: [_Queue(pool, order, free) for pool in pools] for kind, pools in self._pools.items()}
+        queues = {
+            kind: [_Queue(pool, order, free) for pool in pools]
+            for kind, pools in self._pools.items()
+        }
         ended: dict[Strategy, list[_Queue]] = {kind: [] for kind in queues}
         for place, kind in enumerate(wanted):
             filled = self._fill(queues[kind], ended[kind], draws, drawn, opening=not place)
@@ -419,14 +501,21 @@ class StrategyBatchSampler(ResumableSampler):
                 free[filled[1]] = False
 
     def _fill(
-        self, queues: list["_Queue"], ended: list["_Queue"], draws: Iterator[float], drawn: _Pool | None, *, opening: bool
+        self,
+        queues: list["_Queue"],
+        ended: list["_Queue"],
+        draws: Iterator[float],
+        drawn: _Pool | None,
+        *,
+        opening: bool,
     ) -> tuple[_Pool, Ints | None] | None:
-        """Fill a batch from the pool `drawn`, or from one drawn by `language_draw`, and move the pools that cannot to `ended`.
+        """Fill a batch from the pool `drawn`, or from one drawn by `language_draw`, and move the
+        pools that cannot to `ended`.
 
-        A single pass asks these again once no other is left: an id that shared passages with those that wait there may since
-        have been drawn elsewhere.
-        Among unlimited passes the first that cannot, while another could, is returned without ids; not at the opening of a
-        pass, since the next one would fare no better.
+        A single pass asks these again once no other is left: an id that shared passages with those
+        that wait there may since have been drawn elsewhere. Among unlimited passes the first that
+        cannot, while another could, is returned without ids; not at the opening of a pass, since
+        the next one would fare no better.
         """
         while queues:
             if drawn is not None:
@@ -438,7 +527,11 @@ class StrategyBatchSampler(ResumableSampler):
             if (ids := self._take(queue)) is not None:
                 return queue.pool, ids
             ended.append(queues.pop(chosen))
-            if self.num_batches is not None and not opening and any(self._take(other) is not None for other in queues):
+            if (
+                self.num_batches is not None
+                and not opening
+                and any(self._take(other) is not None for other in queues)
+            ):
                 return queue.pool, None
         for queue in ended if self.num_batches is None else ():
             if (ids := self._take(queue)) is not None:
@@ -464,8 +557,12 @@ class StrategyBatchSampler(ResumableSampler):
         upto = np.cumsum([queue.pool.size for queue in queues])
         return int(np.searchsorted(upto, draw * upto[-1], side="right"))
 
-    def _languages(self, number: int, ids: Ints, pools: list[_Pool]) -> Iterator[tuple[Codes, Codes]]:
-        """Yield (query_lang, doc_lang), each (batches, batch_size), for blocks of a pass's batches."""
+    def _languages(
+        self, number: int, ids: Ints, pools: list[_Pool]
+    ) -> Iterator[tuple[Codes, Codes]]:
+        """Yield (query_lang, doc_lang), each (batches, batch_size), for blocks of a pass's
+        batches.
+        """
         bits = self._bits(number, "pairs", len(self.usable))
         of_batch = np.array([(pool.query_lang, pool.doc_lang) for pool in pools])  # (batches, 2)
         step = max(1, _BLOCK // self.batch_size)
@@ -475,7 +572,11 @@ class StrategyBatchSampler(ResumableSampler):
             pair = np.repeat(langs[:, :, None], self.batch_size, axis=2)  # (batches, 2, batch_size)
             if own.any():
                 flat = block[own].ravel()
-                pair[own] = np.stack(self._draw_pairs(flat, bits[flat])).reshape(2, -1, self.batch_size).swapaxes(0, 1)
+                pair[own] = (
+                    np.stack(self._draw_pairs(flat, bits[flat]))
+                    .reshape(2, -1, self.batch_size)
+                    .swapaxes(0, 1)
+                )
             query_lang, doc_lang = pair.astype(np.uint8).swapaxes(0, 1)
             yield query_lang, doc_lang
 
@@ -499,7 +600,9 @@ class StrategyBatchSampler(ResumableSampler):
 
     def _cross_pairs(self, ids: Ints, bits: Bits) -> tuple[Ints, Ints]:
         query, passage = self.index.has_query[ids], self.index.servable(ids)  # (n, languages)
-        partners = query * (passage.sum(axis=1, keepdims=True) - passage)  # passages that a query of the language may meet
+        partners = query * (
+            passage.sum(axis=1, keepdims=True) - passage
+        )  # passages that a query of the language may meet
         upto = partners.cumsum(axis=1)
         which = _scale(bits, upto[:, -1])
         query_lang = (upto > which[:, None]).argmax(axis=1)
@@ -516,7 +619,9 @@ class StrategyBatchSampler(ResumableSampler):
 
 
 class _Queue:
-    """The ids of one pool in the pass's order; every id is looked at once, however long it waits."""
+    """The ids of one pool in the pass's order; every id is looked at once, however long it
+    waits.
+    """
 
     def __init__(self, pool: _Pool, order: Ints, free: Mask):
         self.pool, self.order, self.free = pool, order, free

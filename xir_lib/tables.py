@@ -1,7 +1,8 @@
-"""Tables out of collected results: every one a function of what `study.collect` wrote, none typed in.
+"""Tables out of collected results: every one a function of what `study.collect` wrote, none typed
+in.
 
-No model is needed. An interval and the p-value beside it cover groups of questions and, where a strategy was trained several
-times, its seeds (`significance`).
+No model is needed. An interval and the p-value beside it cover groups of questions and, where a
+strategy was trained several times, its seeds (`significance`).
 """
 
 import json
@@ -32,7 +33,9 @@ COMPARED = [*((setting, "mAP") for setting in SETTINGS), ("multilingual", RANK_D
 
 
 def scores(results: Results) -> pd.DataFrame:
-    """Return one row per (task, strategy, rival, setting, measure): value, and lowest and highest over seeds."""
+    """Return one row per (task, strategy, rival, setting, measure): value, and lowest and highest
+    over seeds.
+    """
     rows = [
         {
             "task": e["task"],
@@ -43,7 +46,10 @@ def scores(results: Results) -> pd.DataFrame:
             "value": value,
         }
         for e in results.evaluations
-        for setting, measures in [*e["settings"].items(), ("multilingual", {RANK_DISTANCE: e["bias"]["rank_distance"]["mean"]})]
+        for setting, measures in [
+            *e["settings"].items(),
+            ("multilingual", {RANK_DISTANCE: e["bias"]["rank_distance"]["mean"]}),
+        ]
         for measure, value in measures.items()
     ]
     keys = ["task", "strategy", "rival", "setting", "measure"]
@@ -52,14 +58,27 @@ def scores(results: Results) -> pd.DataFrame:
 
 
 def main_table(results: Results, task: str) -> pd.DataFrame:
-    """Return the study's table for one task: strategy and free fix in rows, the three settings and the bias in columns."""
+    """Return the study's table for one task: strategy and free fix in rows, the three settings and
+    the bias in columns.
+    """
     table = scores(results).query("task == @task and strategy != 'untrained'")
-    wanted = [(setting, "mAP") for setting in SETTINGS] + [("multilingual", "R@10"), ("multilingual", RANK_DISTANCE)]
+    wanted = [(setting, "mAP") for setting in SETTINGS] + [
+        ("multilingual", "R@10"),
+        ("multilingual", RANK_DISTANCE),
+    ]
     wide = table.pivot_table(
-        index=["strategy", "rival"], columns=["setting", "measure"], values="value", observed=True, sort=False
+        index=["strategy", "rival"],
+        columns=["setting", "measure"],
+        values="value",
+        observed=True,
+        sort=False,
     )
     wide = wide[wanted]
-    wide.columns = [*(f"{setting} mAP" for setting in SETTINGS), "multilingual R@10", "rank distance"]
+    wide.columns = [
+        *(f"{setting} mAP" for setting in SETTINGS),
+        "multilingual R@10",
+        "rank distance",
+    ]
     return wide.reset_index().rename(columns={"rival": "free fix"})
 
 
@@ -68,15 +87,22 @@ def group_sums(results: Results, task: str, strategy: str, rival: str) -> pd.Dat
     sums = results.group_sums
     mine = sums[(sums["task"] == task) & (sums["strategy"] == strategy) & (sums["rival"] == rival)]
     if mine.empty:
-        raise InputError(f"no results of {strategy!r} with rival {rival!r} on {task!r}; run the profile that has them")
+        raise InputError(
+            f"no results of {strategy!r} with rival {rival!r} on {task!r}; run the profile that has"
+            " them"
+        )
     if strategy in results.study.strategies:
-        seeds = {run: int(run.rsplit("-s", 1)[1]) for run in mine["run"].unique()}  # a run at a time, not a row
+        seeds = {
+            run: int(run.rsplit("-s", 1)[1]) for run in mine["run"].unique()
+        }  # a run at a time, not a row
         mine = mine.assign(seed=mine["run"].map(seeds).astype(int))
     return mine
 
 
 def within(sums: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
-    """Return the sums of the queries in these languages, over pools of one of them or of all languages."""
+    """Return the sums of the queries in these languages, over pools of one of them or of all
+    languages.
+    """
     return sums[sums["query_lang"].isin(languages) & sums["pool"].isin([*languages, "all"])]
 
 
@@ -100,39 +126,61 @@ def trained_languages(results: Results, strategy: str | None = None) -> set[str]
 
 def trained_runs(results: Results) -> list[tuple[str, dict[str, Any]]]:
     """Return the record of every trained model behind the name of its strategy or variant."""
-    names = [run.rsplit("-s", 1)[0] for run in results.study.runs if run not in ("none", "untrained")]
+    names = [
+        run.rsplit("-s", 1)[0] for run in results.study.runs if run not in ("none", "untrained")
+    ]
     return list(zip(names, results.runs, strict=True))
 
 
 def free_fixes(results: Results) -> list[str]:
-    """Return what costs no training and leaves the encoder in use: the rivals but `none` and BM25."""
-    return [rival for rival in results.study.rivals if rival != "none" and not parse_rival(rival).lexical]
+    """Return what costs no training and leaves the encoder in use: the rivals but `none` and
+    BM25.
+    """
+    return [
+        rival
+        for rival in results.study.rivals
+        if rival != "none" and not parse_rival(rival).lexical
+    ]
 
 
 def interval_scope(results: Results) -> str:
     """Say what the intervals of a profile cover."""
     seeds = len(results.study.seeds)
-    return f"groups of questions and {seeds} training seeds" if seeds > 1 else "groups of questions, one training seed"
+    return (
+        f"groups of questions and {seeds} training seeds"
+        if seeds > 1
+        else "groups of questions, one training seed"
+    )
 
 
 def scope_by_row(seeds: Iterable[int], units: str) -> str:
-    """Say what the 95 % intervals of a table cover that has systems of several numbers of `seeds`; `units` are its groups.
+    """Say what the 95 % intervals of a table cover that has systems of several numbers of `seeds`;
+    `units` are its groups.
 
     >>> scope_by_row([0, 1], "topics")
     'The 95 % intervals cover topics alone: no model was measured with a second training seed.'
     >>> scope_by_row([0, 1, 3], "topics")
-    'The 95 % intervals cover topics and training seeds where `seeds` is 2 or more, and topics alone elsewhere.'
+    'The 95 % intervals cover topics and training seeds where `seeds` is 2 or more, and topics alone
+    elsewhere.'
     """
     if max(seeds, default=0) > 1:
-        return f"The 95 % intervals cover {units} and training seeds where `seeds` is 2 or more, and {units} alone elsewhere."
-    return f"The 95 % intervals cover {units} alone: no model was measured with a second training seed."
+        return (
+            f"The 95 % intervals cover {units} and training seeds where `seeds` is 2 or more, and"
+            f" {units} alone elsewhere."
+        )
+    return (
+        f"The 95 % intervals cover {units} alone: no model was measured with a second training"
+        " seed."
+    )
 
 
 def trainings(folders: Iterable[str]) -> dict[str, tuple[str, int | None]]:
-    """Return the system and the seed of every folder: `x-s0` and `x-s1` are trainings of `x`, `x-s0/fix` one of `x/fix`.
+    """Return the system and the seed of every folder: `x-s0` and `x-s1` are trainings of `x`,
+    `x-s0/fix` one of `x/fix`.
 
-    A folder without such a number is a system of its own, with the seed None. Refused are two folders of one system and seed,
-    and numbered ones beside an unnumbered one: whether it is a training like the others, nobody could tell.
+    A folder without such a number is a system of its own, with the seed None. Refused are two
+    folders of one system and seed, and numbered ones beside an unnumbered one: whether it is a
+    training like the others, nobody could tell.
 
     >>> trainings(["none", "low_resource-x-y-s2/centring"])
     {'none': ('none', None), 'low_resource-x-y-s2/centring': ('low_resource-x-y/centring', 2)}
@@ -146,32 +194,42 @@ def trainings(folders: Iterable[str]) -> dict[str, tuple[str, int | None]]:
         others = of.setdefault(system, {})
         if seed in others or (others and (seed is None or None in others)):
             there = others.get(seed, next(iter(others.values())))
-            raise InputError(f"{there} and {folder} are both of {system}; give each training a number of its own, as -s0")
+            raise InputError(
+                f"{there} and {folder} are both of {system}; give each training a number of its"
+                " own, as -s0"
+            )
         others[seed] = folder
         found[folder] = system, seed
     return found
 
 
-def comparisons(results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False) -> pd.DataFrame:
-    """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and rank distance.
+def comparisons(
+    results: Results, pairs: Sequence[tuple[str, str, str, str]], *, family: bool = False
+) -> pd.DataFrame:
+    """Compare (strategy a, rival a, strategy b, rival b) on every task: mAP in the settings, and
+    rank distance.
 
-    A `family` leaves out the tasks that a profile calls exploratory. A merged ranking is compared in the multilingual setting
-    alone, as it changes no other.
+    A `family` leaves out the tasks that a profile calls exploratory. A merged ranking is compared
+    in the multilingual setting alone, as it changes no other.
 
-    Columns: task, a, b, setting, measure, then those of `comparison_table`. Positive is better for mAP, negative for rank
-    distance.
+    Columns: task, a, b, setting, measure, then those of `comparison_table`. Positive is better for
+    mAP, negative for rank distance.
     """
     keys, found = [], []
     for evaluation in results.study.evaluations:
         if family and evaluation.exploratory:
             continue
         for a, rival_a, b, rival_b in pairs:
-            sums = [group_sums(results, evaluation.task, *name) for name in ((a, rival_a), (b, rival_b))]
+            sums = [
+                group_sums(results, evaluation.task, *name) for name in ((a, rival_a), (b, rival_b))
+            ]
             for setting, measure in COMPARED:
                 if setting != "multilingual" and (merges(rival_a) or merges(rival_b)):
                     continue
                 n, seed = results.study.resamples, results.study.report_seed
-                found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n, seed=seed))
+                found.append(
+                    compare(*sums, setting=setting, measure=measure, n_resamples=n, seed=seed)
+                )
                 names = {"task": evaluation.task, "a": label(a, rival_a), "b": label(b, rival_b)}
                 keys.append({**names, "setting": setting, "measure": measure})
     return comparison_table(keys, found, family=family)
@@ -182,10 +240,13 @@ def comparison_table(
 ) -> pd.DataFrame:
     """Put comparisons behind their keys, which name the `measure`.
 
-    Columns: difference (a minus b), low, high (95 %), p, p_non_inferior (a to b, at `margin`; mAP only), mde (minimum
-    detectable effect), seeds, groups; if the rows are a declared `family`, p_holm; verdict, by p_holm where there is one.
+    Columns: difference (a minus b), low, high (95 %), p, p_non_inferior (a to b, at `margin`; mAP
+    only), mde (minimum detectable effect), seeds, groups; if the rows are a declared `family`,
+    p_holm; verdict, by p_holm where there is one.
     """
-    adjusted = holm([result.p for result in results]) if family else [result.p for result in results]
+    adjusted = (
+        holm([result.p for result in results]) if family else [result.p for result in results]
+    )
     rows: list[dict[str, Any]] = []
     for key, result, p in zip(keys, results, adjusted, strict=True):
         lower_is_better = key["measure"] == RANK_DISTANCE
@@ -194,51 +255,72 @@ def comparison_table(
         row["p_non_inferior"] = None if bound is None else result.p_non_inferior(bound)
         row |= {"mde": result.mde, "seeds": len(result.per_seed), "groups": result.n_groups}
         row |= {"p_holm": p} if family else {}
-        rows.append({**key, **row, "verdict": verdict(result, margin=bound, p=p, lower_is_better=lower_is_better)})
+        rows.append(
+            {
+                **key,
+                **row,
+                "verdict": verdict(result, margin=bound, p=p, lower_is_better=lower_is_better),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def primary_family(results: Results) -> pd.DataFrame:
-    """Compare hybrid with the two pure strategies: the declared family, with Holm-adjusted p-values, on the declared tasks."""
+    """Compare hybrid with the two pure strategies: the declared family, with Holm-adjusted
+    p-values, on the declared tasks.
+    """
     return comparisons(results, hybrid_and_pure(results.study), family=True)
 
 
 def against_pure(results: Results) -> pd.DataFrame:
-    """Compare hybrid with the two pure strategies on every task, the exploratory ones included; p unadjusted."""
+    """Compare hybrid with the two pure strategies on every task, the exploratory ones included; p
+    unadjusted.
+    """
     return comparisons(results, hybrid_and_pure(results.study))
 
 
 def hybrid_and_pure(study: Study) -> list[tuple[str, str, str, str]]:
-    """Return what a study's pages compare, as `comparisons` takes it; a profile without it is refused."""
+    """Return what a study's pages compare, as `comparisons` takes it; a profile without it is
+    refused.
+    """
     others = [name for name in PURE if name in study.strategies]
     if HYBRID not in study.strategies or not others:
         raise InputError(
-            f"the profile trains {', '.join(study.strategies)}; a study compares {HYBRID} with {' or '.join(PURE)}: "
-            "add them, or train one model with `xir train`"
+            f"the profile trains {', '.join(study.strategies)}; a study compares {HYBRID} with"
+            f" {' or '.join(PURE)}: add them, or train one model with `xir train`"
         )
     return [(HYBRID, "none", other, "none") for other in others]
 
 
 def against_none(results: Results) -> pd.DataFrame:
-    """Compare every trained strategy, and every free fix, with the off-the-shelf encoder; exploratory, p unadjusted."""
+    """Compare every trained strategy, and every free fix, with the off-the-shelf encoder;
+    exploratory, p unadjusted.
+    """
     strategies = results.study.strategies
     pairs = [(strategy, "none", "none", "none") for strategy in strategies]
     for rival in results.study.rivals:
         if rival != "none":
-            pairs += [("none", rival, "none", "none"), *((strategy, rival, "none", rival) for strategy in strategies)]
+            pairs += [
+                ("none", rival, "none", "none"),
+                *((strategy, rival, "none", rival) for strategy in strategies),
+            ]
     return comparisons(results, pairs)
 
 
 def repairs(results: Results) -> pd.DataFrame:
-    """Compare the free fixes of the encoder as it is with each other; exploratory, p unadjusted, the pool of all languages.
+    """Compare the free fixes of the encoder as it is with each other; exploratory, p unadjusted,
+    the pool of all languages.
 
-    What takes more than the mean out of the vectors with centring, and every other merge with round robin on the same vectors.
+    What takes more than the mean out of the vectors with centring, and every other merge with round
+    robin on the same vectors.
     """
     found = {name: parse_rival(name) for name in results.study.rivals if name != "none"}
     pairs = []
     for name, rival in found.items():
         first = name.split("+")[0]
-        plain = f"{first}+round-robin" if "+" in name else "round-robin" if rival.merge else "centring"
+        plain = (
+            f"{first}+round-robin" if "+" in name else "round-robin" if rival.merge else "centring"
+        )
         if name != plain and plain in found and not rival.lexical:
             pairs.append(("none", name, "none", plain))
     table = comparisons(results, pairs)
@@ -249,17 +331,23 @@ def repairs(results: Results) -> pd.DataFrame:
 
 
 def decision_table(results: Results) -> pd.DataFrame:
-    """Return what a user can do about an encoder, and what it does: nothing, every free fix, every strategy, both together.
+    """Return what a user can do about an encoder, and what it does: nothing, every free fix, every
+    strategy, both together.
 
-    Columns: repair, `language known of` (which texts, when searching), minutes (of training, mean over seeds, on the machine of
-    the runs), then per task the difference in mAP from the encoder as it is: `TASK multi`, and with its 95 % interval `TASK
-    mono`. A merge changes no pool of one language, so what stands there is of the rival before the merge, nothing if the
-    profile lacks it. BM25 is no repair.
+    Columns: repair, `language known of` (which texts, when searching), minutes (of training, mean
+    over seeds, on the machine of the runs), then per task the difference in mAP from the encoder as
+    it is: `TASK multi`, and with its 95 % interval `TASK mono`. A merge changes no pool of one
+    language, so what stands there is of the rival before the merge, nothing if the profile lacks
+    it. BM25 is no repair.
     """
     tasks = [evaluation.task for evaluation in results.study.evaluations]
-    minutes = pd.DataFrame([{"strategy": name, "minutes": run["seconds"] / 60} for name, run in trained_runs(results)])
+    minutes = pd.DataFrame(
+        [{"strategy": name, "minutes": run["seconds"] / 60} for name, run in trained_runs(results)]
+    )
     strategies = results.study.strategies
-    repairs = [("none", fix) for fix in ("none", *free_fixes(results))] + [(strategy, "none") for strategy in strategies]
+    repairs = [("none", fix) for fix in ("none", *free_fixes(results))] + [
+        (strategy, "none") for strategy in strategies
+    ]
     repairs += [(strategy, fix) for fix in free_fixes(results) for strategy in strategies]
     table = scores(results).query("setting == 'multilingual' and measure == 'mAP'")
     values = table.set_index(["task", "strategy", "rival"])["value"]
@@ -269,7 +357,9 @@ def decision_table(results: Results) -> pd.DataFrame:
         trained = minutes.query("strategy == @strategy")["minutes"]
         row: dict[str, Any] = {
             "repair": fix if strategy == "none" else label(strategy, fix),
-            "language known of": "all texts" if rank is not None else "passages" if merge else "none",
+            "language known of": (
+                "all texts" if rank is not None else "passages" if merge else "none"
+            ),
             "minutes": f"{trained.mean():.0f}" if len(trained) else "0",
         }
         gains = {task: values[task, strategy, fix] - values[task, "none", "none"] for task in tasks}
@@ -281,7 +371,9 @@ def decision_table(results: Results) -> pd.DataFrame:
 
 
 def advantage(results: Results) -> pd.DataFrame:
-    """Return the hybrid minus every other strategy and minus the encoder as it is, as `differences` does."""
+    """Return the hybrid minus every other strategy and minus the encoder as it is, as `differences`
+    does.
+    """
     others = [*(name for name in results.study.strategies if name != HYBRID), "none"]
     return differences(results, HYBRID, others).rename(columns={"minus": "hybrid minus"})
 
@@ -289,13 +381,18 @@ def advantage(results: Results) -> pd.DataFrame:
 def differences(results: Results, strategy: str, others: Sequence[str]) -> pd.DataFrame:
     """Return a strategy minus others, and what is left of it with a merge.
 
-    Columns: task, minus, then differences with their 95 % interval: mAP in the three settings, multilingual mAP with
-    each free fix that merges rankings on both sides, rank distance. A row that subtracts `none` says what training adds.
+    Columns: task, minus, then differences with their 95 % interval: mAP in the three settings,
+    multilingual mAP with each free fix that merges rankings on both sides, rank distance. A row
+    that subtracts `none` says what training adds.
     """
     fixes = [fix for fix in free_fixes(results) if merges(fix)]
     rows = []
     plain = comparisons(results, [(strategy, "none", other, "none") for other in others])
-    fixed = comparisons(results, [(strategy, fix, other, fix) for fix in fixes for other in others]) if fixes else plain[:0]
+    fixed = (
+        comparisons(results, [(strategy, fix, other, fix) for fix in fixes for other in others])
+        if fixes
+        else plain[:0]
+    )
     for evaluation in results.study.evaluations:
         for other in others:
             row: dict[str, Any] = {"task": evaluation.task, "minus": other}
@@ -307,7 +404,11 @@ def differences(results: Results, strategy: str, others: Sequence[str]) -> pd.Da
                 for found in mine.itertuples():
                     if found.measure == "mAP" and (not column or found.setting == "multilingual"):
                         row[f"{found.setting}{column}"] = _interval(found).replace("0.", ".")
-            mine = plain[(plain["task"] == evaluation.task) & (plain["b"] == other) & (plain["measure"] == RANK_DISTANCE)]
+            mine = plain[
+                (plain["task"] == evaluation.task)
+                & (plain["b"] == other)
+                & (plain["measure"] == RANK_DISTANCE)
+            ]
             found = next(mine.itertuples())
             row[RANK_DISTANCE] = f"{found.difference:+,.0f} [{found.low:+,.0f}, {found.high:+,.0f}]"
             rows.append(row)
@@ -322,7 +423,9 @@ def _change(results: Results, task: str, strategy: str, rival: str) -> str:
         return ""
     sums = [group_sums(results, task, *name) for name in ((strategy, rival), ("none", "none"))]
     n, seed = results.study.resamples, results.study.report_seed
-    return _interval(compare(*sums, setting="monolingual", measure="mAP", n_resamples=n, seed=seed)).replace("0.", ".")
+    return _interval(
+        compare(*sums, setting="monolingual", measure="mAP", n_resamples=n, seed=seed)
+    ).replace("0.", ".")
 
 
 def _interval(found: Any) -> str:
@@ -330,21 +433,29 @@ def _interval(found: Any) -> str:
 
 
 def by_setting(table: pd.DataFrame) -> pd.DataFrame:
-    """Put the mAP rows of `comparisons` side by side: task, strategy, against, and per setting `difference [low, high]`.
+    """Put the mAP rows of `comparisons` side by side: task, strategy, against, and per setting
+    `difference [low, high]`.
 
-    Merging orders the languages of the multilingual pool and changes no pool of one language; these cells are empty.
+    Merging orders the languages of the multilingual pool and changes no pool of one language; these
+    cells are empty.
     """
     table = table[table["measure"] == "mAP"].copy()
     table["text"] = [_interval(row) for row in table.itertuples()]
     table = table.rename(columns={"a": "strategy", "b": "against"})
     keys = ["task", "strategy", "against"]
     order = pd.MultiIndex.from_frame(table[keys].drop_duplicates())
-    wide = table.pivot(index=keys, columns="setting", values="text").loc[order, list(SETTINGS)].fillna("")
+    wide = (
+        table.pivot(index=keys, columns="setting", values="text")
+        .loc[order, list(SETTINGS)]
+        .fillna("")
+    )
     return wide.rename_axis(columns=None).reset_index()
 
 
 def merges(rival: str) -> bool:
-    """Say whether a free fix merges the rankings of single languages, which changes the multilingual setting alone."""
+    """Say whether a free fix merges the rankings of single languages, which changes the
+    multilingual setting alone.
+    """
     return parse_rival(rival).merge is not None
 
 
@@ -355,15 +466,23 @@ def label(strategy: str, rival: str) -> str:
 
 @cache
 def published() -> pd.DataFrame:
-    """Return the paper's printed results (columns table, dataset, encoder, metric, setting, query_lang, then strategies)."""
+    """Return the paper's printed results (columns table, dataset, encoder, metric, setting,
+    query_lang, then strategies).
+    """
     return pd.read_csv(Path(__file__).parent / "data" / "published_results.csv")
 
 
 def cell_means(results: Results, task: str, rival: str = "none") -> pd.DataFrame:
-    """Return the mean over queries of each (strategy, setting, query_lang, pool, measure), averaged over seeds."""
+    """Return the mean over queries of each (strategy, setting, query_lang, pool, measure), averaged
+    over seeds.
+    """
     sums = results.group_sums
-    mine = sums[(sums["task"] == task) & (sums["rival"] == rival) & (sums["strategy"] != "untrained")]
-    totals = mine.groupby(["strategy", *CELL, "measure"], observed=True, sort=False)[["n", "total"]].sum()
+    mine = sums[
+        (sums["task"] == task) & (sums["rival"] == rival) & (sums["strategy"] != "untrained")
+    ]
+    totals = mine.groupby(["strategy", *CELL, "measure"], observed=True, sort=False)[
+        ["n", "total"]
+    ].sum()
     return (totals["total"] / totals["n"]).rename("value").reset_index()
 
 
@@ -375,24 +494,33 @@ def pair_cells(results: Results, task: str) -> pd.DataFrame:
 
 
 def language_cells(results: Results, task: str, setting: str, measure: str) -> pd.DataFrame:
-    """Return one measure by (strategy, query_lang) in the monolingual or the multilingual setting."""
+    """Return one measure by (strategy, query_lang) in the monolingual or the multilingual
+    setting.
+    """
     table = cell_means(results, task)
     chosen = table[(table["measure"] == measure) & (table["setting"] == setting)]
     return chosen[["strategy", "query_lang", "value"]].reset_index(drop=True)
 
 
 def bias_bounds(results: Results, task: str) -> dict[str, float]:
-    """Return the rank distance of an ideal and of a random ranking, and of one with the query's language before all others."""
+    """Return the rank distance of an ideal and of a random ranking, and of one with the query's
+    language before all others.
+    """
     distance = next(e for e in results.evaluations if e["task"] == task)["bias"]["rank_distance"]
     names = {"ideal": "ideal", "same language\nfirst": "same_language_first", "random": "random"}
     return {label: distance[name] for label, name in names.items()}
 
 
 def bias_table(results: Results) -> pd.DataFrame:
-    """Return per task, strategy and free fix: rank distance (mean, median) and same-language preference, with their bounds."""
+    """Return per task, strategy and free fix: rank distance (mean, median) and same-language
+    preference, with their bounds.
+    """
     rows = []
     for evaluation in results.evaluations:
-        distance, preference = evaluation["bias"]["rank_distance"], evaluation["bias"]["same_language_preference"]
+        distance, preference = (
+            evaluation["bias"]["rank_distance"],
+            evaluation["bias"]["same_language_preference"],
+        )
         numbers = {
             "rank distance": distance["mean"],
             "median": distance["median"],
@@ -402,27 +530,45 @@ def bias_table(results: Results) -> pd.DataFrame:
             "own language first": preference["mean"],
             "no preference": preference["no_preference"],
         }
-        rows.append({"task": evaluation["task"], "strategy": label(evaluation["strategy"], evaluation["rival"]), **numbers})
+        rows.append(
+            {
+                "task": evaluation["task"],
+                "strategy": label(evaluation["strategy"], evaluation["rival"]),
+                **numbers,
+            }
+        )
     return pd.DataFrame(rows).groupby(["task", "strategy"], sort=False).mean().reset_index()
 
 
 def preference_cells(results: Results, task: str) -> tuple[pd.DataFrame, float]:
-    """Return the same-language preference by (strategy, query_lang), averaged over seeds, and its value without preference."""
-    chosen = [e for e in results.evaluations if e["task"] == task and e["rival"] == "none" and e["strategy"] != "untrained"]
+    """Return the same-language preference by (strategy, query_lang), averaged over seeds, and its
+    value without preference.
+    """
+    chosen = [
+        e
+        for e in results.evaluations
+        if e["task"] == task and e["rival"] == "none" and e["strategy"] != "untrained"
+    ]
     rows = [
         {"strategy": e["strategy"], "query_lang": lang, "value": value}
         for e in chosen
         for lang, value in e["bias"]["same_language_preference"]["per_language"].items()
     ]
-    table = pd.DataFrame(rows).groupby(["strategy", "query_lang"], sort=False)["value"].mean().reset_index()
+    table = (
+        pd.DataFrame(rows)
+        .groupby(["strategy", "query_lang"], sort=False)["value"]
+        .mean()
+        .reset_index()
+    )
     return table, chosen[0]["bias"]["same_language_preference"]["no_preference"]
 
 
 def card_cells(results: Results, task: str, measure: str) -> pd.DataFrame:
-    """Return a part of the bias cards by (strategy, query_lang, pool), averaged over seeds, without free fixes.
+    """Return a part of the bias cards by (strategy, query_lang, pool), averaged over seeds, without
+    free fixes.
 
-    `measure` is `language_share` (of the top k, the pool being the passage's language) or `one_target` (mAP if only the answer
-    in the pool's language is kept).
+    `measure` is `language_share` (of the top k, the pool being the passage's language) or
+    `one_target` (mAP if only the answer in the pool's language is kept).
     """
     part = {"language_share": "share", "one_target": "cells"}[measure]
     rows = [
@@ -437,21 +583,27 @@ def card_cells(results: Results, task: str, measure: str) -> pd.DataFrame:
 
 
 def distance_cells(results: Results, task: str) -> pd.DataFrame:
-    """Return the rank distance by (strategy, query_lang), averaged over seeds: mean as value, 5 and 95 % quantile as low, high.
+    """Return the rank distance by (strategy, query_lang), averaged over seeds: mean as value, 5 and
+    95 % quantile as low, high.
 
-    The quantiles are of the queries, no interval of the mean; results of older evaluations have none.
+    The quantiles are of the queries, no interval of the mean; results of older evaluations have
+    none.
     """
     table = language_cells(results, task, "multilingual", RANK_DISTANCE)
     rows = [
         {"strategy": e["strategy"], "query_lang": lang, "low": low, "high": quantiles["0.95"][lang]}
         for e in results.evaluations
-        if e["task"] == task and e["rival"] == "none" and (quantiles := e["bias"]["rank_distance"].get("quantiles"))
+        if e["task"] == task
+        and e["rival"] == "none"
+        and (quantiles := e["bias"]["rank_distance"].get("quantiles"))
         for lang, low in quantiles["0.05"].items()
     ]
     if not rows:
         return table
     keys = ["strategy", "query_lang"]
-    return table.merge(pd.DataFrame(rows).groupby(keys)[["low", "high"]].mean().reset_index(), on=keys)
+    return table.merge(
+        pd.DataFrame(rows).groupby(keys)[["low", "high"]].mean().reset_index(), on=keys
+    )
 
 
 def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> None:
@@ -464,35 +616,69 @@ def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> None:
 def sanity_checks(results: Results) -> pd.DataFrame:
     """Return checks of the whole pipeline that can fail: check, value, bound, passed.
 
-    Across languages an untrained encoder ranks about as a random one does (in one language equal words give it away: it
-    is a random projection of a bag of pieces); a trained strategy is not the encoder it
-    started from; the monolingual task leaves room above the off-the-shelf encoder; no mean leaves [0, 1].
+    Across languages an untrained encoder ranks about as a random one does (in one language equal
+    words give it away: it is a random projection of a bag of pieces); a trained strategy is not the
+    encoder it started from; the monolingual task leaves room above the off-the-shelf encoder; no
+    mean leaves [0, 1].
     """
     table = scores(results)
-    maps = table[table["measure"] == "mAP"].set_index(["task", "strategy", "rival", "setting"])["value"].sort_index()
+    maps = (
+        table[table["measure"] == "mAP"]
+        .set_index(["task", "strategy", "rival", "setting"])["value"]
+        .sort_index()
+    )
     rows: list[dict[str, Any]] = []
     for evaluation in results.study.evaluations:
         task = evaluation.task
         none = maps[task, "none", "none"]
         if results.study.untrained:
             random = expected_random(results, task)
-            value, bound = maps[task, "untrained", "none", "cross-lingual"], 2 * random["cross-lingual"]
-            rows.append(_check(task, "untrained cross-lingual mAP, at most twice random", value, bound, value <= bound))
+            value, bound = (
+                maps[task, "untrained", "none", "cross-lingual"],
+                2 * random["cross-lingual"],
+            )
+            rows.append(
+                _check(
+                    task,
+                    "untrained cross-lingual mAP, at most twice random",
+                    value,
+                    bound,
+                    value <= bound,
+                )
+            )
         for strategy in results.study.strategies:
-            gap = max(abs(maps[task, strategy, "none", setting] - none[setting]) for setting in SETTINGS)
+            gap = max(
+                abs(maps[task, strategy, "none", setting] - none[setting]) for setting in SETTINGS
+            )
             rows.append(_check(task, f"{strategy} differs from none", gap, 1e-4, gap > 1e-4))
-        rows.append(_check(task, "none monolingual mAP leaves room", none["monolingual"], 0.95, none["monolingual"] < 0.95))
-    rows.append(_check("all", "every mAP lies in [0, 1]", maps.max(), 1.0, bool(maps.between(0, 1).all())))
+        rows.append(
+            _check(
+                task,
+                "none monolingual mAP leaves room",
+                none["monolingual"],
+                0.95,
+                none["monolingual"] < 0.95,
+            )
+        )
+    rows.append(
+        _check("all", "every mAP lies in [0, 1]", maps.max(), 1.0, bool(maps.between(0, 1).all()))
+    )
     return pd.DataFrame(rows)
 
 
 def expected_random(results: Results, task: str) -> dict[str, float]:
-    """Return the mAP that a random ranking expects in the pool of one language (mean) and of all of them."""
+    """Return the mAP that a random ranking expects in the pool of one language (mean) and of all of
+    them.
+    """
     evaluation = next(e for e in results.evaluations if e["task"] == task)
     passages, languages = evaluation["counts"]["passages"], len(evaluation["counts"]["languages"])
     relevant = round(evaluation["bias"]["rank_distance"]["ideal"]) + 1
     single = random_average_precision(passages // languages, 1)
-    return {"monolingual": single, "cross-lingual": single, "multilingual": random_average_precision(passages, relevant)}
+    return {
+        "monolingual": single,
+        "cross-lingual": single,
+        "multilingual": random_average_precision(passages, relevant),
+    }
 
 
 def _check(task: str, check: str, value: float, bound: float, passed: bool) -> dict[str, Any]:
@@ -502,72 +688,111 @@ def _check(task: str, check: str, value: float, bound: float, passed: bool) -> d
 def compare_evaluations(
     folders: Sequence[tuple[Path, Path]], *, n_resamples: int, seed: int, margin: float = MARGIN
 ) -> pd.DataFrame:
-    """Compare output folders of `xir evaluate` in every setting, a minus b; the rows are one family (Holm).
+    """Compare output folders of `xir evaluate` in every setting, a minus b; the rows are one family
+    (Holm).
 
-    Several (a, b) are as many trainings of both systems, each with a seed of its own; an encoder that is not trained stands in
-    each of them. Intervals and p-values then cover seeds as well.
+    Several (a, b) are as many trainings of both systems, each with a seed of its own; an encoder
+    that is not trained stands in each of them. Intervals and p-values then cover seeds as well.
 
-    Besides `comparison_table`: `design_effect`, by how much the variance grows because the questions of a group are not
-    independent (a question with all its translations counts as one), and for a task that names paragraphs the interval over
-    them, `paragraph_low` and `paragraph_high`: a sensitivity check, too narrow where paragraphs of a group are alike.
-    `p_equivalent` is that of two one-sided tests at `margin` (mAP only). A setting that either task lacks is left out: one
-    language has the monolingual one alone.
+    Besides `comparison_table`: `design_effect`, by how much the variance grows because the
+    questions of a group are not independent (a question with all its translations counts as one),
+    and for a task that names paragraphs the interval over them, `paragraph_low` and
+    `paragraph_high`: a sensitivity check, too narrow where paragraphs of a group are alike.
+    `p_equivalent` is that of two one-sided tests at `margin` (mAP only). A setting that either task
+    lacks is left out: one language has the monolingual one alone.
     """
     sides = [*zip(*folders, strict=True)]  # all a, all b
-    sums = [_over_seeds(side, "group_sums.parquet", "name a folder that xir evaluate wrote") for side in sides]
+    sums = [
+        _over_seeds(side, "group_sums.parquet", "name a folder that xir evaluate wrote")
+        for side in sides
+    ]
     per_query = [_over_seeds(side, "per_query.parquet", "evaluate again") for side in sides]
     pools = {}
     for folder in map(Path, (one for pair in folders for one in pair)):
-        told = json.loads(require(folder / "metrics.json", "evaluate again").read_text(encoding="utf-8"))
-        pools[f"task {told['task']}, {told['counts']['queries']:,} queries, {told['counts']['passages']:,} passages"] = folder
+        told = json.loads(
+            require(folder / "metrics.json", "evaluate again").read_text(encoding="utf-8")
+        )
+        pools[
+            f"task {told['task']}, {told['counts']['queries']:,} queries,"
+            f" {told['counts']['passages']:,} passages"
+        ] = folder
     if len(pools) > 1:
         named = " and ".join(f"{folder} ({pool})" for pool, folder in pools.items())
         raise InputError(f"{named} are not of one pool; evaluate all on the same task")
-    there = [set(table[["setting", "measure"]].itertuples(index=False, name=None)) for table in sums]
+    there = [
+        set(table[["setting", "measure"]].itertuples(index=False, name=None)) for table in sums
+    ]
     compared = [cell for cell in COMPARED if all(cell in cells for cells in there)]
     if not compared:
-        raise InputError(f"{sides[0][0]} and {sides[1][0]} have no setting in common; evaluate both on one task")
+        raise InputError(
+            f"{sides[0][0]} and {sides[1][0]} have no setting in common; evaluate both on one task"
+        )
     single = [_sums_by(table, "pair_id") for table in per_query]
     finer = [_sums_by(table, "paragraph") for table in per_query if "paragraph" in table]
     keys, found, effects, intervals = [], [], [], []
     for setting, measure in compared:
         keys.append({"setting": setting, "measure": measure})
-        found.append(compare(*sums, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed))
-        alone = compare(*single, setting=setting, measure=measure, n_resamples=min(n_resamples, 1000), seed=seed)
+        found.append(
+            compare(*sums, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
+        )
+        alone = compare(
+            *single, setting=setting, measure=measure, n_resamples=min(n_resamples, 1000), seed=seed
+        )
         effects.append(design_effect(found[-1], alone))
         if len(finer) == 2:
-            check = compare(*finer, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed)
+            check = compare(
+                *finer, setting=setting, measure=measure, n_resamples=n_resamples, seed=seed
+            )
             intervals.append({"paragraph_low": check.low, "paragraph_high": check.high})
     table = comparison_table(keys, found, family=True, margin=margin)
     table = table.drop(columns="seeds") if len(folders) == 1 else table
     bounded = [measure != RANK_DISTANCE for _, measure in compared]
-    equivalent = [result.p_equivalent(margin) if yes else float("nan") for result, yes in zip(found, bounded, strict=True)]
-    table = table.assign(margin=[margin if yes else float("nan") for yes in bounded], p_equivalent=equivalent)
+    equivalent = [
+        result.p_equivalent(margin) if yes else float("nan")
+        for result, yes in zip(found, bounded, strict=True)
+    ]
+    table = table.assign(
+        margin=[margin if yes else float("nan") for yes in bounded], p_equivalent=equivalent
+    )
     return table.assign(design_effect=effects).join(pd.DataFrame(intervals))
 
 
 def _over_seeds(side: Sequence[Path], name: str, what_to_do: str) -> pd.DataFrame:
-    """Return a table of every folder of one system below each other; of several with a column seed."""
+    """Return a table of every folder of one system below each other; of several with a column
+    seed.
+    """
     tables = [_read_values(Path(folder) / name, what_to_do) for folder in side]
-    return tables[0] if len(tables) == 1 else pd.concat([table.assign(seed=k) for k, table in enumerate(tables)])
+    return (
+        tables[0]
+        if len(tables) == 1
+        else pd.concat([table.assign(seed=k) for k, table in enumerate(tables)])
+    )
 
 
 def _read_values(path: Path, what_to_do: str) -> pd.DataFrame:
     try:
         return pd.read_parquet(require(path, what_to_do))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet, it may be cut off; evaluate again") from error
+        raise InputError(
+            f"{path} cannot be read as Parquet, it may be cut off; evaluate again"
+        ) from error
 
 
 def _sums_by(per_query: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """Return the sums, of every seed, with another column, question or paragraph, in the place of the group."""
+    """Return the sums, of every seed, with another column, question or paragraph, in the place of
+    the group.
+    """
     wanted = per_query[per_query["measure"].isin({measure for _, measure in COMPARED})]
     wanted = wanted.assign(group=wanted[unit])
     return sums_by_seed(wanted)
 
 
 def sums_by_seed(per_query: pd.DataFrame) -> pd.DataFrame:
-    """Return `metrics.group_sums`, those of every seed below each other if there is a column `seed`: `significance`'s input."""
+    """Return `metrics.group_sums`, those of every seed below each other if there is a column
+    `seed`: `significance`'s input.
+    """
     if "seed" not in per_query:
         return metrics.group_sums(per_query)
-    return pd.concat([metrics.group_sums(part).assign(seed=seed) for seed, part in per_query.groupby("seed")])
+    return pd.concat(
+        [metrics.group_sums(part).assign(seed=seed) for seed, part in per_query.groupby("seed")]
+    )

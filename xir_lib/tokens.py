@@ -1,7 +1,8 @@
 """Texts as a transformer reads them: tokenised once, kept without padding, padded by the batch.
 
-On a GPU the tokenizer takes longer than the model, and all models that were trained from one encoder read alike: their
-evaluations share one file of tokens per text (`evaluation.Encoder`). Knows no weights and no task.
+On a GPU the tokenizer takes longer than the model, and all models that were trained from one
+encoder read alike: their evaluations share one file of tokens per text (`evaluation.Encoder`).
+Knows no weights and no task.
 """
 
 import hashlib
@@ -32,10 +33,11 @@ class Tokens(NamedTuple):
 
 
 def tokenise(model: "SentenceTransformer", texts: Sequence[str], **reading: str) -> Tokens | None:
-    """Read texts once, cut as the model cuts them; None of a model whose inputs are not a token mask and things of its shape.
+    """Read texts once, cut as the model cuts them; None of a model whose inputs are not a token
+    mask and things of its shape.
 
-    `reading` is what `SentenceTransformer.preprocess` is told besides: the prompt, and the route of a `Router`. Nothing
-    here depends on the weights: models of one `reader_digest` read alike.
+    `reading` is what `SentenceTransformer.preprocess` is told besides: the prompt, and the route of
+    a `Router`. Nothing here depends on the weights: models of one `reader_digest` read alike.
     """
     lengths: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {}
@@ -68,7 +70,9 @@ def tokenise(model: "SentenceTransformer", texts: Sequence[str], **reading: str)
 
 
 def padded(tokens: Tokens, rows: np.ndarray) -> dict[str, Any]:
-    """Return the inputs of some of the texts as `preprocess` would: (rows, longest of them) int64, and the rest."""
+    """Return the inputs of some of the texts as `preprocess` would: (rows, longest of them) int64,
+    and the rest.
+    """
     import torch
 
     lengths = tokens.lengths[rows]
@@ -76,7 +80,9 @@ def padded(tokens: Tokens, rows: np.ndarray) -> dict[str, Any]:
     if tokens.left:
         place = place[:, ::-1]
     ends = np.cumsum(tokens.lengths)[rows]
-    source = np.concatenate([np.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)])
+    source = np.concatenate(
+        [np.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    )
     batch: dict[str, Any] = {}
     for key, column in tokens.columns.items():
         inputs = np.full(place.shape, tokens.padding.get(key, 0), dtype=np.int64)
@@ -86,10 +92,19 @@ def padded(tokens: Tokens, rows: np.ndarray) -> dict[str, Any]:
 
 
 def reader_digest(model: "SentenceTransformer") -> str:
-    """Return a digest of what decides `tokenise` besides the texts: the tokenizer and the model's `max_seq_length`."""
+    """Return a digest of what decides `tokenise` besides the texts: the tokenizer and the model's
+    `max_seq_length`.
+    """
     state = json.loads(model.tokenizer.backend_tokenizer.to_str())
-    state |= {"truncation": None, "padding": None, "max_seq_length": model.max_seq_length}  # the first two are as last used
-    state |= {name: getattr(model.tokenizer, name, None) for name in ("padding_side", "pad_token_id", "model_input_names")}
+    state |= {
+        "truncation": None,
+        "padding": None,
+        "max_seq_length": model.max_seq_length,
+    }  # the first two are as last used
+    state |= {
+        name: getattr(model.tokenizer, name, None)
+        for name in ("padding_side", "pad_token_id", "model_input_names")
+    }
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -105,7 +120,11 @@ def load_tokens(path: Path) -> Tokens | None:
     """Read what `save_tokens` wrote; None if there is no such file, or none that can be read."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            columns = {name.removeprefix("column_"): stored[name] for name in stored.files if name.startswith("column_")}
+            columns = {
+                name.removeprefix("column_"): stored[name]
+                for name in stored.files
+                if name.startswith("column_")
+            }
             return Tokens(stored["lengths"], columns, **json.loads(str(stored["about"])))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -1,10 +1,13 @@
-"""sentence-transformers' trainer with small checkpoints, a loss that is watched, and early stopping.
+"""sentence-transformers' trainer with small checkpoints, a loss that is watched, and early
+stopping.
 
-`RunTrainer` adds to the stock trainer what `training` promises: a checkpoint holds the weights of the model *as it is in
-memory* (its vocabulary is trimmed, which the stock way back, opening the folder as a model, would undo), and a loss that
-is not finite stops at its step. Two callbacks choose the moments of checkpoints and of stopping. Optimiser, schedule,
-random states and the skipping of batches are the stock trainer's, which reads its own files with `weights_only=True`.
-Knows no strategy and no file names but those inside a checkpoint. Imports torch: import it inside functions.
+`RunTrainer` adds to the stock trainer what `training` promises: a checkpoint holds the weights of
+the model *as it is in memory* (its vocabulary is trimmed, which the stock way back, opening the
+folder as a model, would undo), and a loss that is not finite stops at its step. Two callbacks
+choose the moments of checkpoints and of stopping. Optimiser, schedule, random states and the
+skipping of batches are the stock trainer's, which reads its own files with `weights_only=True`.
+Knows no strategy and no file names but those inside a checkpoint. Imports torch: import it inside
+functions.
 """
 
 import json
@@ -22,7 +25,8 @@ from transformers import TrainerCallback
 from xir_lib.errors import InputError
 
 SECONDS_BETWEEN = 300.0  # what a kill costs at most, unless checkpoints are dear
-TIMES_COST = 40.0  # the training between two checkpoints takes at least so many times the writing of one: 2.4 %
+# the training between two checkpoints takes at least so many times the writing of one: 2.4 %
+TIMES_COST = 40.0
 
 Weights = dict[str, torch.Tensor]
 
@@ -34,9 +38,10 @@ class NotFiniteError(InputError):
 class CheckpointCallback(TrainerCallback):
     """Ask for a checkpoint every so many steps, or ("auto") by the clock.
 
-    By the clock means after 5 minutes, or after 40 times what the last checkpoint took if that is more: the cost stays
-    below 3 % whatever the model and the disk, and a run of a few minutes writes none. The moment has no influence on
-    the weights. Where training ends there is none: the model itself is written next.
+    By the clock means after 5 minutes, or after 40 times what the last checkpoint took if that is
+    more: the cost stays below 3 % whatever the model and the disk, and a run of a few minutes
+    writes none. The moment has no influence on the weights. Where training ends there is none: the
+    model itself is written next.
     """
 
     def __init__(self, every: int | Literal["auto"]) -> None:
@@ -65,15 +70,23 @@ class CheckpointCallback(TrainerCallback):
 
 
 class EarlyStoppingCallback(TrainerCallback):
-    """Measure every `every` steps and after the last, keep the best weights, stop after `patience` measurements without a best.
+    """Measure every `every` steps and after the last, keep the best weights, stop after `patience`
+    measurements without a best.
 
-    transformers' callback of this name needs a whole checkpoint per measurement and evaluates with its own loop; here
-    `measure` is any function of the present model, and the best weights are kept in memory (and in checkpoints).
-    `curve` holds [step, value] pairs; of equal values the first is the best.
+    transformers' callback of this name needs a whole checkpoint per measurement and evaluates with
+    its own loop; here `measure` is any function of the present model, and the best weights are kept
+    in memory (and in checkpoints). `curve` holds [step, value] pairs; of equal values the first is
+    the best.
     """
 
     def __init__(
-        self, model: torch.nn.Module, measure: Callable[[], float], *, higher_is_better: bool, every: int, patience: int
+        self,
+        model: torch.nn.Module,
+        measure: Callable[[], float],
+        *,
+        higher_is_better: bool,
+        every: int,
+        patience: int,
     ) -> None:
         self.model, self.measure, self.every, self.patience = model, measure, every, patience
         self.sign = 1 if higher_is_better else -1
@@ -92,17 +105,22 @@ class EarlyStoppingCallback(TrainerCallback):
             return
         self.curve.append((step, self.measure()))
         if self.best_step == step:
-            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {
+                name: tensor.detach().cpu().clone()
+                for name, tensor in self.model.state_dict().items()
+            }
         elif sum(at > self.best_step for at, _ in self.curve) >= self.patience:
             control.should_training_stop = True
 
 
 class RunTrainer(SentenceTransformerTrainer):
-    """The stock trainer for one run; `losses` has the loss of every step so far, those before a resumption included.
+    """The stock trainer for one run; `losses` has the loss of every step so far, those before a
+    resumption included.
 
-    `ids_of_batch` returns the pair ids of a batch by its number from 0, for the message about a loss that is not finite.
-    `started` (of `time.monotonic`) moves back, on resuming, by the seconds that the run had taken at the checkpoint.
-    `stopping` is also to be among the `callbacks`, before the one for checkpoints, which then hold its latest value.
+    `ids_of_batch` returns the pair ids of a batch by its number from 0, for the message about a
+    loss that is not finite. `started` (of `time.monotonic`) moves back, on resuming, by the seconds
+    that the run had taken at the checkpoint. `stopping` is also to be among the `callbacks`, before
+    the one for checkpoints, which then hold its latest value.
     """
 
     def __init__(
@@ -117,25 +135,33 @@ class RunTrainer(SentenceTransformerTrainer):
         self.ids_of_batch, self.started, self.stopping = ids_of_batch, started, stopping
         self.losses: list[float] = []
 
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """Do the stock step, and stop before the optimiser's if the loss is not finite."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         value = loss.item()
         if not math.isfinite(value):
             ids = ", ".join(self.ids_of_batch(self.state.global_step))
             raise NotFiniteError(
-                f"the loss is not finite ({value}) at step {self.state.global_step + 1}, whose batch holds the pair ids {ids}; "
-                "look at their texts, lower the learning rate or raise the temperature"
+                f"the loss is not finite ({value}) at step {self.state.global_step + 1}, whose"
+                f" batch holds the pair ids {ids}; look at their texts, lower the learning rate or"
+                " raise the temperature"
             )
         self.losses.append(value)
         return loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the weights in memory and the progress; the stock way writes a whole model with its card and a pickle."""
+        """Write the weights in memory and the progress; the stock way writes a whole model with its
+        card and a pickle.
+        """
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self.model, str(folder / "model.safetensors"))
-        progress: dict[str, Any] = {"seconds": time.monotonic() - self.started, "losses": self.losses}
+        progress: dict[str, Any] = {
+            "seconds": time.monotonic() - self.started,
+            "losses": self.losses,
+        }
         if self.stopping is not None:
             progress["curve"] = self.stopping.curve
             if self.stopping.best:
@@ -143,7 +169,9 @@ class RunTrainer(SentenceTransformerTrainer):
         (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Put a checkpoint's weights into the open model; the stock way opens the folder, and would grow a pooler anew."""
+        """Put a checkpoint's weights into the open model; the stock way opens the folder, and would
+        grow a pooler anew.
+        """
         folder = Path(resume_from_checkpoint)
         weights = _weights_for(self.model, folder / "model.safetensors")
         self.model.load_state_dict(weights, strict=False)  # tied tensors are there once
@@ -157,13 +185,17 @@ class RunTrainer(SentenceTransformerTrainer):
 
 
 def _weights_for(model: torch.nn.Module, path: Path) -> Weights:
-    """Read weights; refuse names, shapes and types that are not the model's (loading would convert types silently)."""
+    """Read weights; refuse names, shapes and types that are not the model's (loading would convert
+    types silently).
+    """
     tensors, own = load_file(path), model.state_dict()
     for name, tensor in tensors.items():
         if name not in own or (tensor.shape, tensor.dtype) != (own[name].shape, own[name].dtype):
-            expected = f"{own[name].dtype} {tuple(own[name].shape)}" if name in own else "no such tensor"
+            expected = (
+                f"{own[name].dtype} {tuple(own[name].shape)}" if name in own else "no such tensor"
+            )
             raise InputError(
-                f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, the model has {expected}; "
-                f"remove {path.parent.parent} and start again"
+                f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, the model has {expected};"
+                f" remove {path.parent.parent} and start again"
             )
     return tensors

@@ -1,6 +1,8 @@
-"""TREC's files: rankings and judgements as trec_eval reads them, and the rankings of any other system.
+"""TREC's files: rankings and judgements as trec_eval reads them, and the rankings of any other
+system.
 
-A line of a run is `query Q0 passage rank score tag`; the score orders, the rank and the tag are not read, as in trec_eval.
+A line of a run is `query Q0 passage rank score tag`; the score orders, the rank and the tag are not
+read, as in trec_eval.
 """
 
 import hashlib
@@ -22,7 +24,9 @@ QUERY, Q0, DOC, RANK, SCORE, TAG = range(6)
 
 @dataclass(frozen=True)
 class Run:
-    """A system's rankings of a task: per query, in the task's order, the rows of the listed passages and their scores."""
+    """A system's rankings of a task: per query, in the task's order, the rows of the listed
+    passages and their scores.
+    """
 
     path: Path
     sha256: str
@@ -37,10 +41,17 @@ class Run:
     def key(self) -> dict[str, str | int]:
         """Return what identifies a result of this run."""
         fewest = min(len(rows) for rows, _ in self.listed)
-        return {"file": self.name, "sha256": self.sha256, "fewest_passages": fewest, "unlisted": "behind the listed, as tied"}
+        return {
+            "file": self.name,
+            "sha256": self.sha256,
+            "fewest_passages": fewest,
+            "unlisted": "behind the listed, as tied",
+        }
 
     def scored(self) -> Iterator[parts.Part]:
-        """Yield the scores as parts for `parts.ranks_of`; what a query does not list is tied behind all that it lists."""
+        """Yield the scores as parts for `parts.ranks_of`; what a query does not list is tied behind
+        all that it lists.
+        """
         for start in range(0, len(self.listed), parts.BLOCK):
             block = self.listed[start : start + parts.BLOCK]
             scores = np.empty((len(block), self.n_passages), dtype=np.float32)
@@ -55,8 +66,9 @@ class Run:
 def read_run(path: Path, task: RetrievalTask) -> Run:
     """Read a run over the task's passages of all languages.
 
-    Every query needs a line. A line without six columns, with a query or passage that the task does not have, with a passage
-    that the query has already, or with a score that is no finite number is refused by its number.
+    Every query needs a line. A line without six columns, with a query or passage that the task does
+    not have, with a passage that the query has already, or with a score that is no finite number is
+    refused by its number.
     """
     content = require(Path(path), "name a file of TREC's six columns").read_bytes()
     queries = {name: row for row, name in enumerate(task.queries["query_id"].to_pylist())}
@@ -80,7 +92,10 @@ def read_run(path: Path, task: RetrievalTask) -> Run:
         if wrong:
             raise InputError(f"{path}, line {number}: {wrong}")
     if missing := [name for name, row in queries.items() if not found[row]]:
-        raise InputError(f"{path} ranks nothing for {len(missing)} of {len(queries)} queries, such as {missing[0]!r}; add them")
+        raise InputError(
+            f"{path} ranks nothing for {len(missing)} of {len(queries)} queries, such as"
+            f" {missing[0]!r}; add them"
+        )
     listed = [(list(one), list(one.values())) for one in found]
     return Run(Path(path), hashlib.sha256(content).hexdigest(), listed, len(passages))
 
@@ -96,7 +111,9 @@ def _finite(text: str) -> float | None:
 
 
 def write_run(path: Path, task: RetrievalTask, rows: np.ndarray, scores: np.ndarray) -> None:
-    """Write passage rows and scores, (n_queries, depth) each, best first, in TREC's six columns, atomically."""
+    """Write passage rows and scores, (n_queries, depth) each, best first, in TREC's six columns,
+    atomically.
+    """
     doc_ids, query_ids = task.passages["doc_id"].to_pylist(), task.queries["query_id"].to_pylist()
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query_id, row, score in zip(query_ids, rows, scores, strict=True):
@@ -110,7 +127,10 @@ def write_qrels(path: Path, task: RetrievalTask) -> None:
     """Write the judgements in TREC's four columns (query, 0, passage, grade), atomically."""
     columns = (task.qrels[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{query_id} 0 {doc_id} {grade}\n" for query_id, doc_id, grade in zip(*columns, strict=True))
+        file.writelines(
+            f"{query_id} 0 {doc_id} {grade}\n"
+            for query_id, doc_id, grade in zip(*columns, strict=True)
+        )
 
 
 def check_ids(task: RetrievalTask) -> None:
@@ -119,6 +139,6 @@ def check_ids(task: RetrievalTask) -> None:
         blank = table.filter(pc.match_substring_regex(table[column], r"\s"))
         if blank.num_rows:
             raise InputError(
-                f"{column} {blank[column][0].as_py()!r} holds white space, which ends an id in TREC's files; "
-                "write the ids without or leave the run out"
+                f"{column} {blank[column][0].as_py()!r} holds white space, which ends an id in"
+                " TREC's files; write the ids without or leave the run out"
             )

@@ -1,15 +1,19 @@
-"""Time of an evaluation from embeddings, beside the bare matrix product and pytrec_eval, and of encoding.
+"""Time of an evaluation from embeddings, beside the bare matrix product and pytrec_eval, and of
+encoding.
 
-    XIR_DATA=... python tests/benchmarks/evaluation_speed.py [--threads 2] [--texts 600] [--sample 200]
+    XIR_DATA=... python tests/benchmarks/evaluation_speed.py [--threads 2] [--texts 600] [--sample
+    200]
 
-The task is XQuAD-R: 13,090 queries, 13,014 sentences, 11 languages, 384 dimensions. The vectors are drawn (seed 0): a query
-is one of its answers plus noise, so ranks of every size occur. *Evaluation* is ranks in every pool, every measure per query,
-the 132 rows, the language bias and the sums per group; `xir evaluate` also resamples the robustness of pairs and writes files.
-pytrec_eval gets the full ranking of a sample of queries over the pool of all languages as it wants it, a dictionary of scores;
-its time for all queries is the sample's times queries / sample, and covers one of twelve pools and no bias measure.
-*Encoding* compares `xir_lib.encoders.encode` with `SentenceTransformer.encode` and its defaults on passages of the task, in
-turns; both normalise; beside it the products of the encoder's linear layers and nothing else. Prints JSON; the bounds of the
-project (3 x the product, 2 x the encoding, cosine .999) are in it.
+The task is XQuAD-R: 13,090 queries, 13,014 sentences, 11 languages, 384 dimensions. The vectors are
+drawn (seed 0): a query is one of its answers plus noise, so ranks of every size occur. *Evaluation*
+is ranks in every pool, every measure per query, the 132 rows, the language bias and the sums per
+group; `xir evaluate` also resamples the robustness of pairs and writes files. pytrec_eval gets the
+full ranking of a sample of queries over the pool of all languages as it wants it, a dictionary of
+scores; its time for all queries is the sample's times queries / sample, and covers one of twelve
+pools and no bias measure. *Encoding* compares `xir_lib.encoders.encode` with
+`SentenceTransformer.encode` and its defaults on passages of the task, in turns; both normalise;
+beside it the products of the encoder's linear layers and nothing else. Prints JSON; the bounds of
+the project (3 x the product, 2 x the encoding, cosine .999) are in it.
 """
 
 import argparse
@@ -49,7 +53,9 @@ def evaluation(sample: int) -> dict[str, Any]:
     first = doc_index[np.unique(query_index, return_index=True)[1]]
     queries = unit(docs[first] + NOISE * unit(rng.normal(size=(task.queries.num_rows, DIM))))
     frame = task.queries.to_pandas()
-    doc_langs = np.searchsorted(task.languages, task.passages["lang"].to_numpy(zero_copy_only=False))
+    doc_langs = np.searchsorted(
+        task.languages, task.passages["lang"].to_numpy(zero_copy_only=False)
+    )
     doc_ids = task.passages["doc_id"].to_pylist()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -88,7 +94,9 @@ def evaluation(sample: int) -> dict[str, Any]:
             names[i]: dict(zip(doc_ids, row, strict=True))
             for i, row in zip(chosen, (queries[chosen] @ docs.T).tolist(), strict=True)
         }
-        judged = pytrec_eval.RelevanceEvaluator({names[i]: qrels[names[i]] for i in chosen}, {"map", "ndcg_cut", "recall"})
+        judged = pytrec_eval.RelevanceEvaluator(
+            {names[i]: qrels[names[i]] for i in chosen}, {"map", "ndcg_cut", "recall"}
+        )
         return judged.evaluate(run)
 
     seconds, values = timed(oracle)
@@ -106,7 +114,9 @@ def evaluation(sample: int) -> dict[str, Any]:
             "seconds": seconds,
             "extrapolated_seconds": extrapolated,
             "over_evaluation": extrapolated / median(times["evaluation"]),
-            "largest_difference_of_mAP": max(abs(ours[names[i]] - values[names[i]]["map"]) for i in chosen),
+            "largest_difference_of_mAP": max(
+                abs(ours[names[i]] - values[names[i]]["map"]) for i in chosen
+            ),
         },
         "rss_mb": {"vectors_and_libraries": round(before), "peak": round(peak), "bound": 1500},
     }
@@ -126,7 +136,9 @@ def encoding(texts: int, threads: int) -> dict[str, Any]:
     model = open_encoder(ENCODER)
 
     def plain() -> Any:
-        return model.encode(wanted, prompt="passage: ", normalize_embeddings=True, show_progress_bar=False)
+        return model.encode(
+            wanted, prompt="passage: ", normalize_embeddings=True, show_progress_bar=False
+        )
 
     def ours() -> Any:
         return encode(model, wanted, prompt="passage: ")
@@ -145,24 +157,32 @@ def encoding(texts: int, threads: int) -> dict[str, Any]:
         "threads": threads,
         "seconds": times,
         "speed_over_defaults": {"median": median(ratios), "each": ratios, "target": 2.0},
-        "linear_layers_alone": {"seconds": bound, "speed_over_defaults": median(times["SentenceTransformer.encode"]) / bound},
+        "linear_layers_alone": {
+            "seconds": bound,
+            "speed_over_defaults": median(times["SentenceTransformer.encode"]) / bound,
+        },
         "smallest_cosine": float((expected * found).sum(axis=1).min()),
         "environment": environment(*choose("auto", model)),
     }
 
 
 def products_alone(model: Any, texts: list[str]) -> float:
-    """Return the seconds of the encoder's linear layers on these texts, without padding and without anything between them.
+    """Return the seconds of the encoder's linear layers on these texts, without padding and without
+    anything between them.
 
-    What is left of an encoding if attention, normalisation, activations and tokens cost nothing. 1,024 rows at a time and one
-    batch per thread, as `encode` does it.
+    What is left of an encoding if attention, normalisation, activations and tokens cost nothing.
+    1,024 rows at a time and one batch per thread, as `encode` does it.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     import torch
 
     tokens = int(model.preprocess(texts, prompt="passage: ")["attention_mask"].sum())
-    weights = [m.weight.detach().T for m in model[0].model.encoder.modules() if isinstance(m, torch.nn.Linear)]
+    weights = [
+        m.weight.detach().T
+        for m in model[0].model.encoder.modules()
+        if isinstance(m, torch.nn.Linear)
+    ]
     threads = torch.get_num_threads()
     rows = torch.randn(1024, max(w.shape[0] for w in weights))
 
@@ -179,7 +199,9 @@ def products_alone(model: Any, texts: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--texts", type=int, default=600)
     parser.add_argument("--sample", type=int, default=200)

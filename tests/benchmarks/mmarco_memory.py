@@ -2,11 +2,12 @@
 
     python tests/benchmarks/mmarco_memory.py --passages 2000000
 
-Passages of about 150 characters, shorter than mMARCO's (some 330 in English) to keep the disk free, in an alphabet of one
-byte a character (en), two (ar) and three (hi); 0.15 queries and one triple a passage; other passages drawn at random.
-Prints JSON. `build` and `PairTable.load` run in a process each, and `peak_rss` is that process's ru_maxrss; `start_rss`
-is the same before the call, with the imports done. Mapped pages of the output count in the load's `peak_rss`;
-`arrow_peak` is what Arrow allocated.
+Passages of about 150 characters, shorter than mMARCO's (some 330 in English) to keep the disk free,
+in an alphabet of one byte a character (en), two (ar) and three (hi); 0.15 queries and one triple a
+passage; other passages drawn at random. Prints JSON. `build` and `PairTable.load` run in a process
+each, and `peak_rss` is that process's ru_maxrss; `start_rss` is the same before the call, with the
+imports done. Mapped pages of the output count in the load's `peak_rss`; `arrow_peak` is what Arrow
+allocated.
 """
 
 import argparse
@@ -26,7 +27,11 @@ import numpy as np
 
 from xir_lib.corpora import mmarco
 
-ALPHABETS = {"en": "abcdefghijklmnopqrst", "ar": "ابتثجحخدذرزسشصضطظعغف", "hi": "अआइईउऊऋएऐओऔकखगघचछजझट"}
+ALPHABETS = {
+    "en": "abcdefghijklmnopqrst",
+    "ar": "ابتثجحخدذرزسشصضطظعغف",
+    "hi": "अआइईउऊऋएऐओऔकखगघचछजझट",
+}
 CHILD = """
 import json, resource, sys, time
 import pyarrow as pa
@@ -42,7 +47,8 @@ else:
     rows = len(PairTable.load(out))
 seconds = round(time.perf_counter() - begin, 1)
 arrow = pa.default_memory_pool().max_memory()
-print(json.dumps({"seconds": seconds, "start_rss": start, "peak_rss": peak(), "arrow_peak": arrow, "rows": rows}))
+found = {"seconds": seconds, "start_rss": start, "peak_rss": peak()}
+print(json.dumps({**found, "arrow_peak": arrow, "rows": rows}))
 """
 
 
@@ -52,7 +58,9 @@ def make(folder: Path, passages: int) -> None:
     queries = passages * 15 // 100
     for lang, alphabet in ALPHABETS.items():
         words = ["".join(rng.choice(list(alphabet), size=rng.integers(2, 9))) for _ in range(5000)]
-        for path, count, length in zip(mmarco._files(mmarco.LANGUAGES[lang]), (queries, passages), (6, 25), strict=True):
+        for path, count, length in zip(
+            mmarco._files(mmarco.LANGUAGES[lang]), (queries, passages), (6, 25), strict=True
+        ):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             with (folder / path).open("w", encoding="utf-8") as file:
                 for start in range(0, count, 10_000):
@@ -65,9 +73,14 @@ def make(folder: Path, passages: int) -> None:
         for start in range(0, passages, 100_000):
             size = min(100_000, passages - start)
             query = rng.integers(0, queries, size)
-            positive = (query * 7 + (rng.random(size) < 0.05)) % passages  # now and then a second one
+            positive = (
+                query * 7 + (rng.random(size) < 0.05)
+            ) % passages  # now and then a second one
             columns = (query, positive, rng.integers(0, passages, size))
-            file.writelines(f"{q}\t{p}\t{n}\n" for q, p, n in zip(*(column.tolist() for column in columns), strict=True))
+            file.writelines(
+                f"{q}\t{p}\t{n}\n"
+                for q, p, n in zip(*(column.tolist() for column in columns), strict=True)
+            )
 
 
 def call(step: str, folder: Path, out: Path, negatives: bool) -> dict[str, Any]:
@@ -77,7 +90,9 @@ def call(step: str, folder: Path, out: Path, negatives: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--passages", type=int, default=2_000_000)
     parser.add_argument("--negatives", action="store_true")
     arguments = parser.parse_args()
@@ -95,13 +110,21 @@ def main() -> None:
             "languages": len(ALPHABETS),
             "negatives": arguments.negatives,
             "rows": load.pop("rows"),
-            "input_bytes": {path.name: path.stat().st_size for path in sorted(folder.rglob("*.tsv"))},
+            "input_bytes": {
+                path.name: path.stat().st_size for path in sorted(folder.rglob("*.tsv"))
+            },
             "output_bytes": out.stat().st_size,
             "generated_in_seconds": round(made, 1),
             "build": {key: value for key, value in build.items() if key != "rows"},
             "load": load,
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in ("pyarrow", "numpy")}},
+            "machine": (
+                f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+                f" {platform.release()}"
+            ),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("pyarrow", "numpy")},
+            },
         }
     print(json.dumps(report, indent=2))
 

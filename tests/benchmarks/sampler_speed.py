@@ -1,27 +1,32 @@
-"""Start-up, batches per second and memory of the sampler here, beside sentence-transformers' two that avoid duplicates.
+"""Start-up, batches per second and memory of the sampler here, beside sentence-transformers' two
+that avoid duplicates.
 
-    python tests/benchmarks/sampler_speed.py [--rows 10000 100000 1000000] [--ids 10000000] > speed.json
+    python tests/benchmarks/sampler_speed.py [--rows 10000 100000 1000000] [--ids 10000000] >
+    speed.json
 
-One table of made-up texts (queries of about 45 characters, passages of 200) in 7 languages, one (query, passage) per
-row, 1 % of the ids with the passages of another id. All samplers get the same rows from memory-mapped files, 100 to a
-batch, and yield an epoch of rows / 100 batches:
+One table of made-up texts (queries of about 45 characters, passages of 200) in 7 languages, one
+(query, passage) per row, 1 % of the ids with the passages of another id. All samplers get the same
+rows from memory-mapped files, 100 to a batch, and yield an epoch of rows / 100 batches:
 
-- ours: `PairIndex.from_table` and `StrategyBatchSampler`, hybrid, alpha 0.5, over the table's ids, as many passes as that
-  number of batches takes; it also mixes languages and keeps apart ids that share a passage in any language.
-- `NO_DUPLICATES` and `NO_DUPLICATES_HASHED`: `NoDuplicatesBatchSampler` over the columns query and passage of the same
-  rows, that is the same-language pairs, the only ones that a data set of rows offers; it compares texts in a language.
+- ours: `PairIndex.from_table` and `StrategyBatchSampler`, hybrid, alpha 0.5, over the table's ids,
+  as many passes as that number of batches takes; it also mixes languages and keeps apart ids that
+  share a passage in any language.
+- `NO_DUPLICATES` and `NO_DUPLICATES_HASHED`: `NoDuplicatesBatchSampler` over the columns query and
+  passage of the same rows, that is the same-language pairs, the only ones that a data set of rows
+  offers; it compares texts in a language.
 
-`start_up` runs from the open table to the first batch, `index` is the part of it in `from_table`. Opening the table is
-not counted: for ours, `PairTable`'s checks take `table_checks` seconds once. `epoch` is start-up and all batches; one
-that takes longer than --budget seconds is extrapolated from its first part and says so. Best of --repeats runs, on
-the wall clock or, with --cpu, in processor time.
-`per_batch` is (epoch - index) / batches: ours plans an epoch before its first batch, theirs does not. Bytes are what Python's
-and numpy's allocators hold after the first batch, and the most before it, divided by the rows; they do not see the
-4 bytes of torch's permutation and the 16 of the hashes, in Arrow's memory. The texts stay on disk.
+`start_up` runs from the open table to the first batch, `index` is the part of it in `from_table`.
+Opening the table is not counted: for ours, `PairTable`'s checks take `table_checks` seconds once.
+`epoch` is start-up and all batches; one that takes longer than --budget seconds is extrapolated
+from its first part and says so. Best of --repeats runs, on the wall clock or, with --cpu, in
+processor time. `per_batch` is (epoch - index) / batches: ours plans an epoch before its first
+batch, theirs does not. Bytes are what Python's and numpy's allocators hold after the first batch,
+and the most before it, divided by the rows; they do not see the 4 bytes of torch's permutation and
+the 16 of the hashes, in Arrow's memory. The texts stay on disk.
 
-The last line of the table has --ids ids in 7 languages, an index *built from arrays* in place of `from_table` (the texts
-would take 20 GB) and one pass. Its start-up is the sampler's construction and the plan. JSON goes to the standard
-output, the table to the standard error.
+The last line of the table has --ids ids in 7 languages, an index *built from arrays* in place of
+`from_table` (the texts would take 20 GB) and one pass. Its start-up is the sampler's construction
+and the plan. JSON goes to the standard output, the table to the standard error.
 """
 
 import argparse
@@ -81,24 +86,40 @@ def make_table(rows: int) -> pa.Table:
 
 
 def make_index(ids: int) -> PairIndex:
-    """Return an index over `ids` complete ids, made without texts; neighbours at the front share their passages."""
+    """Return an index over `ids` complete ids, made without texts; neighbours at the front share
+    their passages.
+    """
     shape = (ids, len(LANGS))
     row = np.arange(ids * len(LANGS), dtype=np.int32).reshape(shape)
     passage, shares = row.copy(), np.zeros(ids, bool)
     front = 2 * int(SHARED * ids / 2)
     passage[1:front:2] = passage[0:front:2]
     shares[:front] = True
-    return PairIndex(LANGS, row, np.ones(shape, bool), passage, np.empty((*shape, 0), np.int32), shares, "made up")
+    return PairIndex(
+        LANGS,
+        row,
+        np.ones(shape, bool),
+        passage,
+        np.empty((*shape, 0), np.int32),
+        shares,
+        "made up",
+    )
 
 
 def ours(index: PairIndex, num_batches: int | None) -> StrategyBatchSampler:
-    return StrategyBatchSampler(index, strategy="hybrid", alpha=0.5, batch_size=BATCH_SIZE, seed=0, num_batches=num_batches)
+    return StrategyBatchSampler(
+        index, strategy="hybrid", alpha=0.5, batch_size=BATCH_SIZE, seed=0, num_batches=num_batches
+    )
 
 
 def theirs(dataset: Any, hashed: bool) -> Any:
-    """Return sentence-transformers' sampler as its trainer makes it, but for the incomplete last batch."""
+    """Return sentence-transformers' sampler as its trainer makes it, but for the incomplete last
+    batch.
+    """
     generator = torch.Generator()
-    return NoDuplicatesBatchSampler(dataset, BATCH_SIZE, drop_last=True, generator=generator, precompute_hashes=hashed)
+    return NoDuplicatesBatchSampler(
+        dataset, BATCH_SIZE, drop_last=True, generator=generator, precompute_hashes=hashed
+    )
 
 
 def processor_time() -> float:
@@ -135,7 +156,9 @@ def epoch(make: Callable[[], tuple[Any, float]], clock: Clock, budget: float) ->
 
 
 def memory(make: Callable[[], tuple[Any, float]], rows: int) -> dict[str, float]:
-    """Make the sampler and its first batch; return what is held then and the most that was, per row."""
+    """Make the sampler and its first batch; return what is held then and the most that was, per
+    row.
+    """
     gc.collect()
     tracemalloc.start()
     batches = iter(make()[0])
@@ -175,7 +198,10 @@ def measure(rows: int, repeats: int, clock: Clock, budget: float) -> list[dict[s
         }
         lines = []
         for name, make in makers.items():
-            best = min((epoch(make, clock, budget) for _ in range(repeats)), key=lambda line: line["epoch_seconds"])
+            best = min(
+                (epoch(make, clock, budget) for _ in range(repeats)),
+                key=lambda line: line["epoch_seconds"],
+            )
             bytes_held = memory(make, rows) if rows <= MEMORY_ROWS else {}
             own = {"table_checks_seconds": checks} if name == "ours" else {}
             lines.append({"sampler": name, "rows": rows, **best, **bytes_held, **own})
@@ -190,7 +216,13 @@ def measure_arrays(ids: int, repeats: int, clock: Clock) -> dict[str, Any]:
     runs = (epoch(lambda: (ours(index, None), 0.0), clock, np.inf) for _ in range(repeats))
     best = min(runs, key=lambda line: line["epoch_seconds"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"sampler": "ours, index built from arrays", "rows": rows, **best, **held, "peak_rss_gb": round(peak / 1e6, 2)}
+    return {
+        "sampler": "ours, index built from arrays",
+        "rows": rows,
+        **best,
+        **held,
+        "peak_rss_gb": round(peak / 1e6, 2),
+    }
 
 
 def targets(lines: list[dict[str, Any]], large: dict[str, Any]) -> dict[str, Any]:
@@ -202,8 +234,12 @@ def targets(lines: list[dict[str, Any]], large: dict[str, Any]) -> dict[str, Any
         "bytes per pair and language, at most 24": large["bytes_per_row"],
         "times NO_DUPLICATES, at least 20": round(speed / plain["batches_per_second"], 1),
         "times NO_DUPLICATES_HASHED, at least 4": round(speed / hashed["batches_per_second"], 1),
-        "time per batch, largest table over smallest": round(mine["microseconds_per_batch"] / smallest, 2),
-        "time per batch, index built from arrays over smallest": round(large["microseconds_per_batch"] / smallest, 2),
+        "time per batch, largest table over smallest": round(
+            mine["microseconds_per_batch"] / smallest, 2
+        ),
+        "time per batch, index built from arrays over smallest": round(
+            large["microseconds_per_batch"] / smallest, 2
+        ),
     }
 
 
@@ -221,23 +257,40 @@ def as_markdown(lines: list[dict[str, Any]]) -> str:
     }
     table = [list(names.values()), ["--:", ":--", *["--:"] * 6]]
     for line in lines:
-        cells = [f"{line[key]:,}" if not isinstance(line.get(key, ""), str) else line.get(key, "") for key in names]
+        cells = [
+            f"{line[key]:,}" if not isinstance(line.get(key, ""), str) else line.get(key, "")
+            for key in names
+        ]
         cells[5] += "*" * (line["extrapolated_from"] is not None)
         table.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in table) + "\n\n* extrapolated"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="ascending")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="ascending"
+    )
     parser.add_argument("--ids", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--budget", type=float, default=40.0, help="seconds of an epoch before it is extrapolated")
-    parser.add_argument("--cpu", action="store_true", help="processor time, not the wall clock: for a busy machine")
+    parser.add_argument(
+        "--budget", type=float, default=40.0, help="seconds of an epoch before it is extrapolated"
+    )
+    parser.add_argument(
+        "--cpu", action="store_true", help="processor time, not the wall clock: for a busy machine"
+    )
     arguments = parser.parse_args()
     load, clock = os.getloadavg(), processor_time if arguments.cpu else time.perf_counter
-    large = measure_arrays(arguments.ids, arguments.repeats, clock)  # first, so that the peak is its own
-    lines = [line for rows in arguments.rows for line in measure(rows, arguments.repeats, clock, arguments.budget)]
+    large = measure_arrays(
+        arguments.ids, arguments.repeats, clock
+    )  # first, so that the peak is its own
+    lines = [
+        line
+        for rows in arguments.rows
+        for line in measure(rows, arguments.repeats, clock, arguments.budget)
+    ]
     result = {
         "targets": targets(lines, large),
         "lines": [*lines, large],

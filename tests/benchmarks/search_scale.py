@@ -2,20 +2,23 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/search_scale.py > search.json
 
-Random unit vectors of 384 dimensions stand for the texts "0", "1", ...; 100 queries like them. Three things are compared:
+Random unit vectors of 384 dimensions stand for the texts "0", "1", ...; 100 queries like them.
+Three things are compared:
 
-* `write`: `encode_corpus` with an encoder that draws its vectors (`drawing_seconds` of its time), float16 shards, 3.8 GB
-  for the default 5 million; then again, when every shard is there (`again_seconds`: hashing the texts);
-* `search`: `search_shards` on all shards, and `oracle`: all scores in one float64 product over the whole corpus, rounded
-  to float32 and sorted. `rows_differing` and `scores_differing` count the places of the search that differ from it;
-  `float32_rows_differing` those of the same ranking from a plain float32 product, for comparison;
-* on the first tenth (500,000): `search`, and beside it the plain way, `numpy` (one float32 matrix in memory, one product,
-  partition and sort) and `faiss` (`IndexFlatIP` over that matrix).
+* `write`: `encode_corpus` with an encoder that draws its vectors (`drawing_seconds` of its time),
+  float16 shards, 3.8 GB for the default 5 million; then again, when every shard is there
+  (`again_seconds`: hashing the texts);
+* `search`: `search_shards` on all shards, and `oracle`: all scores in one float64 product over the
+  whole corpus, rounded to float32 and sorted. `rows_differing` and `scores_differing` count the
+  places of the search that differ from it; `float32_rows_differing` those of the same ranking from
+  a plain float32 product, for comparison;
+* on the first tenth (500,000): `search`, and beside it the plain way, `numpy` (one float32 matrix
+  in memory, one product, partition and sort) and `faiss` (`IndexFlatIP` over that matrix).
 
-Every step is a process of its own. `peak_rss` is its VmHWM, mapped pages of the shards included (ru_maxrss, given too, is
-inherited from the parent where that was larger); `peak_anonymous` the largest RssAnon seen every 10 ms and
-`start_anonymous` the same with the imports done. The files were just written and come from the page cache where it holds
-them.
+Every step is a process of its own. `peak_rss` is its VmHWM, mapped pages of the shards included
+(ru_maxrss, given too, is inherited from the parent where that was larger); `peak_anonymous` the
+largest RssAnon seen every 10 ms and `start_anonymous` the same with the imports done. The files
+were just written and come from the page cache where it holds them.
 """
 
 import argparse
@@ -54,7 +57,12 @@ def unit_vectors(first: int, rows: int) -> np.ndarray:
 class Drawing:
     """An encoder whose vectors are drawn, and the seconds it took."""
 
-    fingerprint, precision, prompts, model = "drawn", "float32", ("", ""), SimpleNamespace(max_seq_length=None)
+    fingerprint, precision, prompts, model = (
+        "drawn",
+        "float32",
+        ("", ""),
+        SimpleNamespace(max_seq_length=None),
+    )
     seconds = 0.0
 
     def encode(self, texts: list[str], role: str, progress: str) -> np.ndarray:
@@ -132,7 +140,9 @@ def write(folder: Path, rows: int, shard_rows: int) -> dict[str, Any]:
         "drawing_seconds": round(drawing, 2),
         "again_seconds": again.found["seconds"],
         "bytes": sum(file.stat().st_size for file in shards.files),
-        "largest_score_difference_of_float16": float(np.abs(queries @ first.T - queries @ stored.T).max()),
+        "largest_score_difference_of_float16": float(
+            np.abs(queries @ first.T - queries @ stored.T).max()
+        ),
     }
 
 
@@ -220,7 +230,9 @@ def differing(one: Path, other: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vectors", type=int, default=5_000_000)
     parser.add_argument("--shard-rows", type=int, default=250_000)
     parser.add_argument("--k", type=int, nargs="+", default=[100, 1000])
@@ -228,18 +240,36 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.step:
         name, folder, *rest = arguments.step
-        steps: dict[str, Any] = {"write": write, "search": search, "oracle": oracle, "numpy": numpy, "faiss": faiss}
+        steps: dict[str, Any] = {
+            "write": write,
+            "search": search,
+            "oracle": oracle,
+            "numpy": numpy,
+            "faiss": faiss,
+        }
         values = [int(value) if value.isdigit() else Path(value) for value in rest]
         print(json.dumps(steps[name](Path(folder), *values)))
         return
     rows, few = arguments.vectors, arguments.vectors // 10
     if few % arguments.shard_rows:
-        sys.exit(f"a tenth of the vectors, {few}, must be whole shards, got {arguments.shard_rows} rows a shard")
+        sys.exit(
+            f"a tenth of the vectors, {few}, must be whole shards, got {arguments.shard_rows} rows"
+            " a shard"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         if shutil.disk_usage(temporary).free < (need := 2 * DIM * rows + 2**30):
-            sys.exit(f"{temporary} has less than the {need / 1e9:.1f} GB that this takes; set TMPDIR")
-        folder, found, expected = (Path(temporary) / name for name in ("shards", "found.npz", "expected.npz"))
-        report: dict[str, Any] = {"vectors": rows, "dim": DIM, "queries": QUERIES, "shard_rows": arguments.shard_rows}
+            sys.exit(
+                f"{temporary} has less than the {need / 1e9:.1f} GB that this takes; set TMPDIR"
+            )
+        folder, found, expected = (
+            Path(temporary) / name for name in ("shards", "found.npz", "expected.npz")
+        )
+        report: dict[str, Any] = {
+            "vectors": rows,
+            "dim": DIM,
+            "queries": QUERIES,
+            "shard_rows": arguments.shard_rows,
+        }
         report["write"] = child("write", folder, rows, arguments.shard_rows)
         for k in arguments.k:
             part = report[f"k={k}"] = {"search": child("search", folder, rows, k, found)}
@@ -250,10 +280,14 @@ def main() -> None:
         for plain in ("numpy", "faiss"):
             part[plain] = child(plain, folder, few, k, expected)
             part[plain] |= {
-                f"{key}_to_search": round(part[plain][key] / part["search"][key], 2) for key in ("seconds", "peak_rss")
+                f"{key}_to_search": round(part[plain][key] / part["search"][key], 2)
+                for key in ("seconds", "peak_rss")
             }
             part[plain] |= differing(expected, found)
-        report["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, CPU only"
+        report["machine"] = (
+            f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+            f" {platform.release()}, CPU only"
+        )
         report["threads"] = os.environ.get("OMP_NUM_THREADS", "all")
         report["versions"] = {
             "python": platform.python_version(),

@@ -1,13 +1,17 @@
-"""Train as sentence-transformers' documentation shows: the stock trainer and its own random batches of multilingual pairs.
+"""Train as sentence-transformers' documentation shows: the stock trainer and its own random batches
+of multilingual pairs.
 
-    XIR_DATA=... python tests/benchmarks/stock_batches.py --out FOLDER [--seed 0] [--threads 2] > trained.json
+    XIR_DATA=... python tests/benchmarks/stock_batches.py --out FOLDER [--seed 0] [--threads 2] >
+    trained.json
 
-Pairs, steps, batch size, learning rate, temperature and encoder are those of `params/two_by_two.yaml`. The data set is what a
-user has: a row per question and language with the answer in that language. `SentenceTransformerTrainer` with
-`MultipleNegativesRankingLoss` and its default batch sampler shuffles the rows: a batch mixes languages, as `x-x` does, but it
-may hold one question in two languages, whose answers then count as wrong for each other. The complete vocabulary is trained,
-in bfloat16 autocast where that is faster, as ours is. FOLDER gets the model; it is evaluated with
-`xir evaluate` (`figures/stock/README.md`). Prints JSON: what was drawn, the seconds, the settings and the machine.
+Pairs, steps, batch size, learning rate, temperature and encoder are those of
+`params/two_by_two.yaml`. The data set is what a user has: a row per question and language with the
+answer in that language. `SentenceTransformerTrainer` with `MultipleNegativesRankingLoss` and its
+default batch sampler shuffles the rows: a batch mixes languages, as `x-x` does, but it may hold one
+question in two languages, whose answers then count as wrong for each other. The complete vocabulary
+is trained, in bfloat16 autocast where that is faster, as ours is. FOLDER gets the model; it is
+evaluated with `xir evaluate` (`figures/stock/README.md`). Prints JSON: what was drawn, the seconds,
+the settings and the machine.
 """
 
 import argparse
@@ -27,7 +31,11 @@ def train(out: Path, seed: int) -> dict[str, Any]:
     import pyarrow.compute as pc
     import torch
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     from xir_lib.bundled import bundled_folder
@@ -78,7 +86,10 @@ def train(out: Path, seed: int) -> dict[str, Any]:
     model.max_seq_length = whole
     model.prompts |= prompts
     model.save(str(out))
-    twice = [any(one & other for at, one in enumerate(batch) for other in batch[:at]) for batch in batches[: settings.steps]]
+    twice = [
+        any(one & other for at, one in enumerate(batch) for other in batch[:at])
+        for batch in batches[: settings.steps]
+    ]
     return {
         "profile": study.profile,
         "encoder": study.encoder,
@@ -95,7 +106,9 @@ def train(out: Path, seed: int) -> dict[str, Any]:
 
 def main() -> int:
     """Train once and print the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

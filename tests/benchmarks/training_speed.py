@@ -2,22 +2,23 @@
 
     python tests/benchmarks/training_speed.py [--pairs atlas-qa] [--steps 60] [--threads 2]
 
-Both runs start from the bundled multilingual-e5-small, see the same 32-pair batches in the same order and train all weights,
-embeddings included, with AdamW at the same learning rate, without weight decay (rows that no text touches would decay in
-one run only). The plain run is what a user writes without this package: the complete vocabulary,
-`MultipleNegativesRankingLoss`, the trainer's own collator and padding. Ours trims the vocabulary and embeds a column in parts
-of similar length: what that saves depends on the texts. `atlas-qa`, 8 languages, needs no download; `xquad-r`, questions and
-sentences in 11 languages (nine tenths of the articles), needs XIR_DATA and has no result in `results/` yet.
-Quality is judged on other articles, or other countries.
-Each run is a process of its own; prints JSON, and exits with 1 if the quality differs by more than
-the bounds or the speed is below the target (as it is on a processor that is no faster in bfloat16).
-On a CPU ours computes in the faster precision and the plain run in float32, its default;
-`environment` names the processor, ours' precision and the rates it was chosen by. Where there is a
-GPU both run on it, the plain run with `bf16=True`, the target is another, and the FLOPs of the
-steps (`xir_lib.cost`, padding not counted) are also given as a share of the device's peak. There
-ours is no faster (`training_speed_h100.json`, measured before a column that is one part went
-unsorted), and the bounds on quality are narrower than what dropout alone does on XQuAD-R: the same
-runs on two machines (`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
+Both runs start from the bundled multilingual-e5-small, see the same 32-pair batches in the same
+order and train all weights, embeddings included, with AdamW at the same learning rate, without
+weight decay (rows that no text touches would decay in one run only). The plain run is what a user
+writes without this package: the complete vocabulary, `MultipleNegativesRankingLoss`, the trainer's
+own collator and padding. Ours trims the vocabulary and embeds a column in parts of similar length:
+what that saves depends on the texts. `atlas-qa`, 8 languages, needs no download; `xquad-r`,
+questions and sentences in 11 languages (nine tenths of the articles), needs XIR_DATA and has no
+result in `results/` yet. Quality is judged on other articles, or other countries. Each run is a
+process of its own; prints JSON, and exits with 1 if the quality differs by more than the bounds or
+the speed is below the target (as it is on a processor that is no faster in bfloat16). On a CPU ours
+computes in the faster precision and the plain run in float32, its default; `environment` names the
+processor, ours' precision and the rates it was chosen by. Where there is a GPU both run on it, the
+plain run with `bf16=True`, the target is another, and the FLOPs of the steps (`xir_lib.cost`,
+padding not counted) are also given as a share of the device's peak. There ours is no faster
+(`training_speed_h100.json`, measured before a column that is one part went unsorted), and the
+bounds on quality are narrower than what dropout alone does on XQuAD-R: the same runs on two
+machines (`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
 """
 
 import argparse
@@ -34,7 +35,10 @@ from typing import Any
 ENCODER = "bundled:multilingual-e5-small"
 ATLAS_LANGUAGES = ["en", "ar", "hi", "bn", "te", "sw", "yo", "zh"]
 LOSS_BOUND, MAP_BOUND = 0.02, 0.005  # relative; absolute
-TARGETS = {"cpu": 2.5, "cuda": 1.3}  # times the plain run's pairs per second; on a GPU, of its bfloat16 run
+TARGETS = {
+    "cpu": 2.5,
+    "cuda": 1.3,
+}  # times the plain run's pairs per second; on a GPU, of its bfloat16 run
 
 
 def load(name: str) -> tuple[Any, Any, Any]:
@@ -52,14 +56,22 @@ def load(name: str) -> tuple[Any, Any, Any]:
         return pairs, held_out, atlas.load_task("dev", ATLAS_LANGUAGES)
     pairs, held_out = split_by_group(lareqa.load_pairs(name), 0.1, 0)
     whole = lareqa.load_task(name)
-    queries = whole.queries.filter(pc.is_in(whole.queries["pair_id"], held_out.table["pair_id"].unique()))
+    queries = whole.queries.filter(
+        pc.is_in(whole.queries["pair_id"], held_out.table["pair_id"].unique())
+    )
     qrels = whole.qrels.filter(pc.is_in(whole.qrels["query_id"], queries["query_id"]))
     passages = whole.passages.filter(pc.is_in(whole.passages["doc_id"], qrels["doc_id"]))
-    return pairs, held_out, RetrievalTask(f"{name}-held-out", queries=queries, passages=passages, qrels=qrels)
+    return (
+        pairs,
+        held_out,
+        RetrievalTask(f"{name}-held-out", queries=queries, passages=passages, qrels=qrels),
+    )
 
 
 def plain(pairs: Any, settings: Any, out: Path) -> float:
-    """Train as the library's documentation shows, with our batches; return the seconds of the steps."""
+    """Train as the library's documentation shows, with our batches; return the seconds of the
+    steps.
+    """
     import torch
     from sentence_transformers import (
         SentenceTransformer,
@@ -88,7 +100,9 @@ def plain(pairs: Any, settings: Any, out: Path) -> float:
         report_to="none",
     )
     loss = MultipleNegativesRankingLoss(model, scale=1 / settings.temperature)
-    trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=PairDataset.from_pairs(pairs), loss=loss)
+    trainer = SentenceTransformerTrainer(
+        model=model, args=arguments, train_dataset=PairDataset.from_pairs(pairs), loss=loss
+    )
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
@@ -118,9 +132,15 @@ def settings_of(steps: int) -> Any:
     from xir_lib.train_settings import TrainSettings
 
     return TrainSettings(
-        strategy="hybrid-0.5", seed=0, steps=steps, batch_size=32, learning_rate=2e-5, temperature=0.02, weight_decay=0.0,
+        strategy="hybrid-0.5",
+        seed=0,
+        steps=steps,
+        batch_size=32,
+        learning_rate=2e-5,
+        temperature=0.02,
+        weight_decay=0.0,
         max_seq_length=512,
-    )  # fmt: skip
+    )
 
 
 def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
@@ -156,8 +176,11 @@ def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
     }
 
 
-def flops_per_second(pairs_per_second: float, cost: dict[str, Any], device: str) -> dict[str, float]:
-    """Return the FLOP/s that so many pairs per second come to, and the share of the device's peak if that is known.
+def flops_per_second(
+    pairs_per_second: float, cost: dict[str, Any], device: str
+) -> dict[str, float]:
+    """Return the FLOP/s that so many pairs per second come to, and the share of the device's peak
+    if that is known.
 
     >>> flops_per_second(100.0, {"flops": 2e15, "pairs": 200}, "NVIDIA H100 80GB HBM3")
     {'flops_per_second': 1000000000000000.0, 'share_of_peak': 1.0111223458038423}
@@ -166,19 +189,27 @@ def flops_per_second(pairs_per_second: float, cost: dict[str, Any], device: str)
 
     found = pairs_per_second * cost["flops"] / cost["pairs"]
     peak = next((peak for name, peak in PEAK.items() if name in device), None)
-    return {"flops_per_second": found} if peak is None else {"flops_per_second": found, "share_of_peak": found / peak}
+    return (
+        {"flops_per_second": found}
+        if peak is None
+        else {"flops_per_second": found, "share_of_peak": found / peak}
+    )
 
 
 def main() -> int:
     """Run both ways and compare them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", choices=["atlas-qa", "xquad-r"], default="atlas-qa")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--way", choices=["plain", "ours"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
-        print(json.dumps(worker(arguments.way, arguments.pairs, arguments.steps, arguments.threads)))
+        print(
+            json.dumps(worker(arguments.way, arguments.pairs, arguments.steps, arguments.threads))
+        )
         return 0
     import torch
 
@@ -186,27 +217,43 @@ def main() -> int:
 
     runs: dict[str, Any] = {}
     for way in ("ours", "plain"):
-        options = {"--way": way, "--pairs": arguments.pairs, "--steps": arguments.steps, "--threads": arguments.threads}
-        command = [sys.executable, __file__, *(str(part) for option in options.items() for part in option)]
+        options = {
+            "--way": way,
+            "--pairs": arguments.pairs,
+            "--steps": arguments.steps,
+            "--threads": arguments.threads,
+        }
+        command = [
+            sys.executable,
+            __file__,
+            *(str(part) for option in options.items() for part in option),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         runs[way] = json.loads(done.stdout.splitlines()[-1])
     machine = runs["ours"].pop("environment")
     del runs["plain"]["environment"]  # of judging it
     loss = {
-        kind: runs["ours"]["held_out_loss"][kind] / runs["plain"]["held_out_loss"][kind] - 1 for kind in ("x-x-mono", "x-y")
+        kind: runs["ours"]["held_out_loss"][kind] / runs["plain"]["held_out_loss"][kind] - 1
+        for kind in ("x-x-mono", "x-y")
     }
     gap = runs["ours"]["multilingual_mAP"] - runs["plain"]["multilingual_mAP"]
     same = all(abs(value) <= LOSS_BOUND for value in loss.values()) and abs(gap) <= MAP_BOUND
     ratio = runs["ours"]["pairs_per_second"] / runs["plain"]["pairs_per_second"]
-    cost = preview(ENCODER, settings_of(arguments.steps), load(arguments.pairs)[0])["cost"]["this run"]
+    cost = preview(ENCODER, settings_of(arguments.steps), load(arguments.pairs)[0])["cost"][
+        "this run"
+    ]
     for run in runs.values():
         run |= flops_per_second(run["pairs_per_second"], cost, machine["device"])
     result = {
         "speed_ratio_of_the_steps": round(ratio, 2),
         "speed_ratio_from_open_to_saved": round(
-            runs["plain"]["seconds_from_open_to_saved"] / runs["ours"]["seconds_from_open_to_saved"], 2
+            runs["plain"]["seconds_from_open_to_saved"]
+            / runs["ours"]["seconds_from_open_to_saved"],
+            2,
         ),
-        "held_out_loss_ours_over_plain_minus_1": {kind: round(value, 4) for kind, value in loss.items()},
+        "held_out_loss_ours_over_plain_minus_1": {
+            kind: round(value, 4) for kind, value in loss.items()
+        },
         "multilingual_mAP_ours_minus_plain": round(gap, 4),
         "same_quality": same,
         "pairs": arguments.pairs,

@@ -1,6 +1,13 @@
 """Where the nets take the code from: the one file here that changes when modules move."""
 
-from xir_lib.corpora.records import PAIR_SCHEMA, PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, PairTable, RetrievalTask
+from xir_lib.corpora.records import (
+    PAIR_SCHEMA,
+    PASSAGE_SCHEMA,
+    QREL_SCHEMA,
+    QUERY_SCHEMA,
+    PairTable,
+    RetrievalTask,
+)
 from xir_lib.metrics import SETTINGS
 from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.significance import compare

@@ -1,7 +1,8 @@
 """Every batch of every strategy, as it was when the committed runs were trained.
 
-The identity of a run hangs on its batches. `batches.json` holds a digest of the row numbers of every plan;
-`python tests/nets/test_batches.py` writes it anew, which no change of code should ask for.
+The identity of a run hangs on its batches. `batches.json` holds a digest of the row numbers of
+every plan; `python tests/nets/test_batches.py` writes it anew, which no change of code should ask
+for.
 """
 
 import hashlib
@@ -58,7 +59,9 @@ def mixed(number: int, salt: str) -> int:
 
 
 def toy(kind: str) -> PairTable:
-    """Return 120 ids in 4 languages: `full`; `ragged`, with gaps; `shared`, with passages in common; with `negatives`."""
+    """Return 120 ids in 4 languages: `full`; `ragged`, with gaps; `shared`, with passages in
+    common; with `negatives`.
+    """
     rows = []
     for i, lang in product(range(120), LANGS):
         answer = i % 90 if kind == "shared" else i
@@ -72,9 +75,16 @@ def toy(kind: str) -> PairTable:
             elif mixed(i, lang) % 7 == 2:
                 row["passage_id"] = row["passage"] = None
         if kind == "negatives":
-            row["negatives"] = [f"passage {(i + 1 + mixed(i, str(n)) % 119) % 120} {lang}" for n in range(mixed(i, lang) % 4)]
+            row["negatives"] = [
+                f"passage {(i + 1 + mixed(i, str(n)) % 119) % 120} {lang}"
+                for n in range(mixed(i, lang) % 4)
+            ]
         rows.append(row)
-    schema = PAIR_SCHEMA.append(pa.field("negatives", pa.list_(pa.string()))) if kind == "negatives" else PAIR_SCHEMA
+    schema = (
+        PAIR_SCHEMA.append(pa.field("negatives", pa.list_(pa.string())))
+        if kind == "negatives"
+        else PAIR_SCHEMA
+    )
     return PairTable(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -87,13 +97,17 @@ def strategy(name: str) -> dict[str, object]:
 
 
 def toy_digests(kind: str) -> dict[str, str]:
-    """Return the digest of three passes' worth of batches, over two epochs, of every strategy, draw and seed."""
+    """Return the digest of three passes' worth of batches, over two epochs, of every strategy, draw
+    and seed.
+    """
     index = PairIndex.from_table(toy(kind), negatives=2 if kind == "negatives" else 0)
     found = {}
     for name, draw, seed in product(NAMES, ("uniform", "size"), SEEDS):
         if draw == "size" and not name.startswith(("x-x-mono", "x-y-pair", "hybrid-0")):
             continue
-        sampler = StrategyBatchSampler(index, **strategy(name), batch_size=8, seed=seed, num_batches=40, language_draw=draw)
+        sampler = StrategyBatchSampler(
+            index, **strategy(name), batch_size=8, seed=seed, num_batches=40, language_draw=draw
+        )
         epochs = []
         for epoch in (0, 1):
             sampler.set_epoch(epoch)
@@ -103,14 +117,28 @@ def toy_digests(kind: str) -> dict[str, str]:
 
 
 def real_digests(source: str) -> dict[str, str]:
-    """Return the digests of runs of 100 batches on real pairs, as a profile trains them, and of the pairs themselves."""
+    """Return the digests of runs of 100 batches on real pairs, as a profile trains them, and of the
+    pairs themselves.
+    """
     split = 1 if source == "belebele-train" else 0
-    pairs, held_out = load_training(TrainData(source=source, languages=REAL[source], split_seed=split))
+    pairs, held_out = load_training(
+        TrainData(source=source, languages=REAL[source], split_seed=split)
+    )
     found = {}
     for part, table in (("train", pairs), ("held out", held_out)):
-        rows = json.dumps(table.table.select(["pair_id", "lang", "query", "passage"]).slice(0, 500).to_pylist())
-        found[f"{source} {part}"] = f"{len(table)} rows, {hashlib.sha256(rows.encode()).hexdigest()[:32]}"
-    given = {"batch_size": 32, "steps": 100, "learning_rate": 1e-5, "temperature": 0.02, "max_seq_length": 64}
+        rows = json.dumps(
+            table.table.select(["pair_id", "lang", "query", "passage"]).slice(0, 500).to_pylist()
+        )
+        found[f"{source} {part}"] = (
+            f"{len(table)} rows, {hashlib.sha256(rows.encode()).hexdigest()[:32]}"
+        )
+    given = {
+        "batch_size": 32,
+        "steps": 100,
+        "learning_rate": 1e-5,
+        "temperature": 0.02,
+        "max_seq_length": 64,
+    }
     names = [name.replace("en-en", f"{REAL[source][-1]}-{REAL[source][-1]}") for name in NAMES]
     for name, seed in product(names, SEEDS):
         sampler = batches_of(pairs, TrainSettings(strategy=name, seed=seed, **given))
@@ -122,15 +150,21 @@ def real_digests(source: str) -> dict[str, str]:
 def test_toy_batches_are_those_of_the_committed_runs(kind: str) -> None:
     stored = json.loads(STORED.read_text())
     found = toy_digests(kind)
-    assert len(found) > 50 and found == {key: value for key, value in stored.items() if key.startswith(f"{kind} ")}
+    assert len(found) > 50 and found == {
+        key: value for key, value in stored.items() if key.startswith(f"{kind} ")
+    }
 
 
-@pytest.mark.skipif("XIR_DATA" not in os.environ, reason="needs XQuAD-R, MLQA and Belebele: set XIR_DATA")
+@pytest.mark.skipif(
+    "XIR_DATA" not in os.environ, reason="needs XQuAD-R, MLQA and Belebele: set XIR_DATA"
+)
 @pytest.mark.parametrize("source", list(REAL))
 def test_real_batches_are_those_of_the_committed_runs(source: str) -> None:
     stored = json.loads(STORED.read_text())
     found = real_digests(source)
-    assert len(found) > 30 and found == {key: value for key, value in stored.items() if key.startswith(f"{source} ")}
+    assert len(found) > 30 and found == {
+        key: value for key, value in stored.items() if key.startswith(f"{source} ")
+    }
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Every published difference of every profile, as it was before the code was moved.
 
-`differences.parquet` holds, per profile and task: each model and repair minus the encoder as it is, minus that encoder with
-the same repair, and the hybrid minus every other model, both with the same repair: in mAP and, over all
-languages, in rank distance. `python tests/nets/test_differences.py` computes all of it again and says what moved; with a
-file's name behind it, it writes the frame there. That takes an hour, so the tests take a row in fifty.
+`differences.parquet` holds, per profile and task: each model and repair minus the encoder as it is,
+minus that encoder with the same repair, and the hybrid minus every other model, both with the same
+repair: in mAP and, over all languages, in rank distance. `python tests/nets/test_differences.py`
+computes all of it again and says what moved; with a file's name behind it, it writes the frame
+there. That takes an hour, so the tests take a row in fifty.
 """
 
 import sys
@@ -23,7 +24,8 @@ COMPARED = [*((setting, "mAP") for setting in SETTINGS), (SETTINGS[-1], "rank di
 HYBRID = "hybrid-0.5"
 EVERY = 50  # rows from one that a test computes to the next
 PROFILES = sorted(
-    {path.parent.name for path in REPO.glob("figures/*/results")} | {path.name for path in REPO.glob("results/*")}
+    {path.parent.name for path in REPO.glob("figures/*/results")}
+    | {path.name for path in REPO.glob("results/*")}
 )
 
 
@@ -54,11 +56,18 @@ def keys(profile: str) -> Iterator[tuple[str, ...]]:
     """Yield the key of every difference of a profile for which it has both sides."""
     results = results_of(profile)
     sums = results.group_sums
-    there = set(sums[["task", "strategy", "rival", "setting", "measure"]].drop_duplicates().itertuples(index=False, name=None))
+    there = set(
+        sums[["task", "strategy", "rival", "setting", "measure"]]
+        .drop_duplicates()
+        .itertuples(index=False, name=None)
+    )
     for task in sums["task"].unique():
         for a, repair_a, b, repair_b in pairs_of(results):
             for setting, measure in COMPARED:
-                if {(task, a, repair_a, setting, measure), (task, b, repair_b, setting, measure)} <= there:
+                if {
+                    (task, a, repair_a, setting, measure),
+                    (task, b, repair_b, setting, measure),
+                } <= there:
                     yield profile, task, a, repair_a, b, repair_b, setting, measure
 
 
@@ -77,12 +86,22 @@ def computed(key: tuple[str, ...]) -> dict[str, Any]:
     profile, task, a, repair_a, b, repair_b, setting, measure = key
     sides = system(profile, task, a, repair_a), system(profile, task, b, repair_b)
     study = results_of(profile).study
-    found = compare(*sides, setting=setting, measure=measure, n_resamples=study.resamples, seed=study.report_seed)
-    return dict(zip(KEYS, key, strict=True)) | {name: getattr(found, name) for name in ("difference", "low", "high", "p")}
+    found = compare(
+        *sides,
+        setting=setting,
+        measure=measure,
+        n_resamples=study.resamples,
+        seed=study.report_seed,
+    )
+    return dict(zip(KEYS, key, strict=True)) | {
+        name: getattr(found, name) for name in ("difference", "low", "high", "p")
+    }
 
 
 def moved(stored: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that differ: mAP by more than 1e-6, rank distances by more than 1e-6 of themselves, p by 1e-6."""
+    """Return the rows that differ: mAP by more than 1e-6, rank distances by more than 1e-6 of
+    themselves, p by 1e-6.
+    """
     both = stored.merge(found, on=KEYS, how="outer", suffixes=("", " now"), indicator="where")
     far = both["where"] != "both"
     relative = both["measure"] == "rank distance"

@@ -1,21 +1,27 @@
-"""Fetch the data sets from upstream at pinned revisions, whole or not at all, and say what is there.
+"""Fetch the data sets from upstream at pinned revisions, whole or not at all, and say what is
+there.
 
-Every download is checked against a SHA-256 before it gets its name, so what lies in the data folder is right or
-was put there by someone else, which `verify` tells. Sources of sums:
+Every download is checked against a SHA-256 before it gets its name, so what lies in the data folder
+is right or was put there by someone else, which `verify` tells. Sources of sums:
 
-- XQuAD-R and MLQA-R: the files of github.com/google-research-datasets/lareqa at the revisions named below.
-- MLQA v1: upstream publishes one archive and no sum; the sum here is the one TensorFlow Datasets has on record
-  (tensorflow_datasets/url_checksums/mlqa.txt). Of its 49 test files the sixteen that `mlqa` reads are unpacked.
-  They carry titles and answers, and copies without those load as the same table, so the unpacked files are
-  verified by what matters, the number of questions in each, and not by sum.
-- Belebele and MIRACL Yoruba: files of the Hub's data sets facebook/belebele, miracl/miracl and miracl/miracl-corpus at the
-  revisions named below, with the sums of the copies that this project was made with.
-- MIRACL's other 17 languages, and the pools of hard negatives (mteb/MIRACLRetrievalHardNegatives, named as other projects
-  name its files and revision): no sum of theirs is on record here, so the Hub, or the mirror in its place, is asked for it: the
-  SHA-256 of a large file, the git blob's SHA-1 of a small one. A revision is the hash of a commit, so both are fixed. The
-  SHA-256 of what arrived is kept in `checksums.sha256` beside the files.
+- XQuAD-R and MLQA-R: the files of github.com/google-research-datasets/lareqa at the revisions named
+  below.
+- MLQA v1: upstream publishes one archive and no sum; the sum here is the one TensorFlow Datasets
+  has on record (tensorflow_datasets/url_checksums/mlqa.txt). Of its 49 test files the sixteen that
+  `mlqa` reads are unpacked. They carry titles and answers, and copies without those load as the
+  same table, so the unpacked files are verified by what matters, the number of questions in each,
+  and not by sum.
+- Belebele and MIRACL Yoruba: files of the Hub's data sets facebook/belebele, miracl/miracl and
+  miracl/miracl-corpus at the revisions named below, with the sums of the copies that this project
+  was made with.
+- MIRACL's other 17 languages, and the pools of hard negatives (mteb/MIRACLRetrievalHardNegatives,
+  named as other projects name its files and revision): no sum of theirs is on record here, so the
+  Hub, or the mirror in its place, is asked for it: the SHA-256 of a large file, the git blob's
+  SHA-1 of a small one. A revision is the hash of a commit, so both are fixed. The SHA-256 of what
+  arrived is kept in `checksums.sha256` beside the files.
 
-miracl/miracl is gated: the Hub gives it only to who accepted its terms; a token in HF_TOKEN, or of `hf auth login`, is sent.
+miracl/miracl is gated: the Hub gives it only to who accepted its terms; a token in HF_TOKEN, or of
+`hf auth login`, is sent.
 
 Knows no record type and no model. The network is touched by `get` alone.
 """
@@ -45,7 +51,9 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # for what may pass: a broken-off body, a stall, a server error
 PAUSE = 1.0  # seconds before the second attempt, twice that before the third
-RECORD = "checksums.sha256"  # in a data set's folder, as `sha256sum` writes it: files whose sum the Hub told
+RECORD = (  # in a data set's folder, as `sha256sum` writes it: files whose sum the Hub told
+    "checksums.sha256"
+)
 HUB = "https://huggingface.co"
 SHA256_DIGITS = 64  # a sum of 40 is the SHA-1 of a git blob
 
@@ -75,8 +83,8 @@ class Member:
 class DataSet:
     """Either plain `files`, or `members` of one `archive`, which is deleted once they are unpacked.
 
-    In the archive the members lie in one folder, `root`. The data set's own folder has its name, unless `directory` says
-    otherwise.
+    In the archive the members lie in one folder, `root`. The data set's own folder has its name,
+    unless `directory` says otherwise.
     """
 
     name: str
@@ -101,7 +109,9 @@ class DataSet:
     @property
     def download_size(self) -> int:
         """Bytes to fetch as far as they are known here; 0 where the Hub is asked."""
-        return sum(file.size or 0 for file in (*self.files, *([self.archive] if self.archive else [])))
+        return sum(
+            file.size or 0 for file in (*self.files, *([self.archive] if self.archive else []))
+        )
 
 
 _LAREQA = "https://raw.githubusercontent.com/google-research-datasets/lareqa"
@@ -157,18 +167,33 @@ _BELEBELE = {
     "zu": (899_436, "d2fa78331403cbfec591bc121513bb19356bc4b8ee7b1b4d8048ef5e5a8028c5"),
 }
 _MIRACL_YO = {
-    "corpus/docs-0.jsonl.gz": (2_993_190, "1f3d429ff859f9b630c91810034d5bb977561f33ae2c9de5f4cf1b9b35aab97b"),
-    "topics/topics.miracl-v1.0-yo-dev.tsv": (5_983, "b24558e43e1965d5cfe7440a5bf3bf66d70529474ff76e64bfa72026129b2d2e"),
-    "qrels/qrels.miracl-v1.0-yo-dev.tsv": (24_820, "39a219ef0b593f6056e4ad1d65b9c03345730efa5107f0abd4a4a44ef2f6f0d2"),
+    "corpus/docs-0.jsonl.gz": (
+        2_993_190,
+        "1f3d429ff859f9b630c91810034d5bb977561f33ae2c9de5f4cf1b9b35aab97b",
+    ),
+    "topics/topics.miracl-v1.0-yo-dev.tsv": (
+        5_983,
+        "b24558e43e1965d5cfe7440a5bf3bf66d70529474ff76e64bfa72026129b2d2e",
+    ),
+    "qrels/qrels.miracl-v1.0-yo-dev.tsv": (
+        24_820,
+        "39a219ef0b593f6056e4ad1d65b9c03345730efa5107f0abd4a4a44ef2f6f0d2",
+    ),
 }
 _MIRACL_REVISIONS = {
     "miracl-corpus": "d921ec7e349ce0d28daf30b2da9da5ee698bef0d",  # all 18 languages
-    "miracl": "c83d354623fc0b7172e664ade0404df78624abe3",  # in which the Yoruba judgements were mended
-    "hard": "332a9acb49f5e83d5397683f79d23e588f685916",  # the head of October 2026, as other projects record it
+    "miracl": (
+        "c83d354623fc0b7172e664ade0404df78624abe3"
+    ),  # in which the Yoruba judgements were mended
+    "hard": (
+        "332a9acb49f5e83d5397683f79d23e588f685916"
+    ),  # the head of October 2026, as other projects record it
 }
 
 
-def _hub(path: str, repository: str, revision: str, file: str, known: tuple[int, str] | None) -> RemoteFile:
+def _hub(
+    path: str, repository: str, revision: str, file: str, known: tuple[int, str] | None
+) -> RemoteFile:
     size, sha256 = known or (None, None)
     return RemoteFile(path, f"{HUB}/datasets/{repository}/resolve/{revision}/{file}", sha256, size)
 
@@ -178,7 +203,13 @@ def _miracl(lang: str) -> DataSet:
     folder = miracl.folder_name(lang)
     corpus, judged = _MIRACL_REVISIONS["miracl-corpus"], _MIRACL_REVISIONS["miracl"]
     files = [
-        _hub(path, "miracl/miracl-corpus", corpus, f"miracl-corpus-v1.0-{lang}/{Path(path).name}", known.get(path))
+        _hub(
+            path,
+            "miracl/miracl-corpus",
+            corpus,
+            f"miracl-corpus-v1.0-{lang}/{Path(path).name}",
+            known.get(path),
+        )
         for path in miracl.corpus_files(lang)
     ]
     for path in (miracl.split_file(lang, kind, "dev") for kind in ("topics", "qrels")):
@@ -197,9 +228,12 @@ def _miracl_hard(lang: str) -> DataSet:
     paths = [miracl.hard_file(lang, kind) for kind in miracl.HARD_COLUMNS]
     return DataSet(
         f"miracl-{lang}-hard",
-        f"MIRACL {lang} with mteb's pool of hard negatives, dev (evaluation; never beside the full corpus)",
+        f"MIRACL {lang} with mteb's pool of hard negatives, dev (evaluation; never beside the full"
+        " corpus)",
         "CC BY-SA 4.0",
-        files=tuple(_hub(path, "mteb/MIRACLRetrievalHardNegatives", revision, path, None) for path in paths),
+        files=tuple(
+            _hub(path, "mteb/MIRACLRetrievalHardNegatives", revision, path, None) for path in paths
+        ),
     )
 
 
@@ -214,7 +248,8 @@ DATASETS: dict[str, DataSet] = {
         ),
         DataSet(
             "mlqa-r",
-            "LAReQA's MLQA-R: 1,148 questions in 2 to 4 of 7 languages, sentence retrieval (evaluation)",
+            "LAReQA's MLQA-R: 1,148 questions in 2 to 4 of 7 languages, sentence retrieval"
+            " (evaluation)",
             "CC BY-NC 4.0 (LAReQA); CC BY-SA 3.0 (MLQA)",
             files=_lareqa("mlqa-r", "354d67d1cd066854cdfbf5ad0e6105528976141d", _MLQA_R),
         ),
@@ -237,7 +272,8 @@ DATASETS: dict[str, DataSet] = {
         ),
         DataSet(
             "belebele",
-            "Belebele in English and eleven African languages: 900 questions on 488 passages (evaluation, training by split)",
+            "Belebele in English and eleven African languages: 900 questions on 488 passages"
+            " (evaluation, training by split)",
             "CC BY-SA 4.0",
             files=tuple(
                 _hub(
@@ -257,9 +293,11 @@ DATASETS: dict[str, DataSet] = {
 
 
 def list_datasets() -> list[dict[str, Any]]:
-    """Describe every data set: name, description, licence, download_size, folder, status and problems.
+    """Describe every data set: name, description, licence, download_size, folder, status and
+    problems.
 
-    `status` is `present` (all files right), `missing` (no file there) or `wrong`; `problems` are `verify`'s lines.
+    `status` is `present` (all files right), `missing` (no file there) or `wrong`; `problems` are
+    `verify`'s lines.
     """
     rows = []
     for data in DATASETS.values():
@@ -280,20 +318,25 @@ def list_datasets() -> list[dict[str, Any]]:
 
 
 def verify(name: str) -> list[str]:
-    """Return one line for each file of a data set that is missing or not what it should be; empty if all is well."""
+    """Return one line for each file of a data set that is missing or not what it should be; empty
+    if all is well.
+    """
     data = _dataset(name)
     record = _recorded(data.folder)
     problems = (_problem(data.folder / part.path, part, record) for part in data.parts)
     return [problem for problem in problems if problem]
 
 
-def get(name: str, *, base_url: str | None = None, progress: bool = True, timeout: float = 30.0) -> Path:
+def get(
+    name: str, *, base_url: str | None = None, progress: bool = True, timeout: float = 30.0
+) -> Path:
     """Download what is missing or wrong of a data set and return its folder.
 
-    Each file is written under a temporary name, checked and renamed; a file that is there and right is not fetched
-    again, so a killed download goes on with the file it was at. A second process waits for the first. `base_url`
-    stands for a mirror that keeps upstream's paths: it replaces scheme and host. `timeout` is in seconds, for the
-    connection and for each silence after it. Every failure is an `InputError`, and leaves no part of a file.
+    Each file is written under a temporary name, checked and renamed; a file that is there and right
+    is not fetched again, so a killed download goes on with the file it was at. A second process
+    waits for the first. `base_url` stands for a mirror that keeps upstream's paths: it replaces
+    scheme and host. `timeout` is in seconds, for the connection and for each silence after it.
+    Every failure is an `InputError`, and leaves no part of a file.
     """
     data = _dataset(name)
     folder = data.folder
@@ -302,7 +345,11 @@ def get(name: str, *, base_url: str | None = None, progress: bool = True, timeou
     if not verify(name):
         return folder
     if base_url and (unpinned := [file.path for file in data.files if not file.sha256]):
-        log.warning("%s: no sum of %s is on record here; what the mirror tells is believed", name, ", ".join(unpinned))
+        log.warning(
+            "%s: no sum of %s is on record here; what the mirror tells is believed",
+            name,
+            ", ".join(unpinned),
+        )
     try:
         with _alone(folder):
             for file in data.files:
@@ -312,7 +359,8 @@ def get(name: str, *, base_url: str | None = None, progress: bool = True, timeou
                 _unpack(data, folder)
     except OSError as error:
         raise InputError(
-            f"cannot write into {folder} ({error.strerror or error}); set XIR_DATA to a folder that can be written"
+            f"cannot write into {folder} ({error.strerror or error}); set XIR_DATA to a folder that"
+            " can be written"
         ) from error
     return folder
 
@@ -338,7 +386,11 @@ def _problem(path: Path, part: RemoteFile | Member, record: dict[str, str]) -> s
         questions = sum(len(paragraph.questions) for paragraph in squad.read(path, sentences=False))
     except InputError as error:
         return str(error)
-    return None if questions == part.questions else f"{path} has {questions} questions, expected {part.questions}"
+    return (
+        None
+        if questions == part.questions
+        else f"{path} has {questions} questions, expected {part.questions}"
+    )
 
 
 def _sha256(path: Path) -> str:
@@ -367,14 +419,18 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(file: RemoteFile, folder: Path, base_url: str | None, progress: bool, timeout: float) -> None:
+def _fetch(
+    file: RemoteFile, folder: Path, base_url: str | None, progress: bool, timeout: float
+) -> None:
     import requests
 
     target = folder / file.path
     if _problem(target, file, _recorded(folder)) is None:
         return
     if offline():
-        raise InputError(f"XIR_OFFLINE is set; unset it to download {file.url}, or put the file at {target}")
+        raise InputError(
+            f"XIR_OFFLINE is set; unset it to download {file.url}, or put the file at {target}"
+        )
     url = file.url if base_url is None else base_url.rstrip("/") + urlsplit(file.url).path
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -386,8 +442,8 @@ def _fetch(file: RemoteFile, folder: Path, base_url: str | None, progress: bool,
                     if found != expected:
                         kind = "sha256" if len(expected) == SHA256_DIGITS else "git blob"
                         raise InputError(
-                            f"{url}: arrived with {temporary.stat().st_size} bytes and {kind} {found}, "
-                            f"expected {size} and {expected}; nothing was kept"
+                            f"{url}: arrived with {temporary.stat().st_size} bytes and {kind}"
+                            f" {found}, expected {size} and {expected}; nothing was kept"
                         )
             if file.sha256 is None:
                 _record(folder, file.path)
@@ -399,26 +455,32 @@ def _fetch(file: RemoteFile, folder: Path, base_url: str | None, progress: bool,
             what, may_pass = _explain(error, timeout)
             if not may_pass or attempt == ATTEMPTS:
                 tried = f" ({attempt} attempts)" if attempt > 1 else ""
-                raise InputError(f"{url}: {what}{tried}; try again later, or put the file at {target} by hand") from error
+                raise InputError(
+                    f"{url}: {what}{tried}; try again later, or put the file at {target} by hand"
+                ) from error
             log.warning("%s: %s; attempt %d of %d follows", url, what, attempt + 1, ATTEMPTS)
             time.sleep(PAUSE * attempt)
 
 
 def _headers(url: str) -> dict[str, str]:
-    headers = {"Accept-Encoding": "identity"}  # a compressed body would hide its length, by which a broken-off one is noticed
+    headers = {
+        "Accept-Encoding": "identity"
+    }  # a compressed body would hide its length, by which a broken-off one is noticed
     if url.startswith(f"{HUB}/"):  # no mirror is told the token
         from huggingface_hub import get_token
 
         if token := get_token():
-            headers["Authorization"] = f"Bearer {token}"  # requests drops it where the Hub redirects to another host
+            headers["Authorization"] = (
+                f"Bearer {token}"  # requests drops it where the Hub redirects to another host
+            )
     return headers
 
 
 def _ask_hub(url: str, timeout: float) -> tuple[str, int]:
     """Return the sum and the size in bytes that the Hub has on record for a file.
 
-    A large file is redirected to its store, and the Hub's own answer holds the SHA-256 of its content; the ETag of a small
-    one is the SHA-1 of its git blob.
+    A large file is redirected to its store, and the Hub's own answer holds the SHA-256 of its
+    content; the ETag of a small one is the SHA-1 of its git blob.
     """
     import requests
 
@@ -428,7 +490,10 @@ def _ask_hub(url: str, timeout: float) -> tuple[str, int]:
     size = answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or ""
     found = tag.removeprefix("W/").strip('"')
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", found) or not size.isdigit():
-        raise InputError(f"{url}: the server tells no sum and size of it (ETag {tag!r}, size {size!r}); use the Hub itself")
+        raise InputError(
+            f"{url}: the server tells no sum and size of it (ETag {tag!r}, size {size!r}); use the"
+            " Hub itself"
+        )
     return found, int(size)
 
 
@@ -448,28 +513,39 @@ def _recorded(folder: Path) -> dict[str, str]:
     path = folder / RECORD
     if not os.path.isfile(path):  # noqa: PTH113 (see _problem)
         return {}
-    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return {found[1]: found[0] for found in lines if len(found) == 2}  # a file without its sum is fetched again
+    lines = (
+        line.split(maxsplit=1)
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
+    return {
+        found[1]: found[0] for found in lines if len(found) == 2
+    }  # a file without its sum is fetched again
 
 
 def _record(folder: Path, path: str) -> None:
     sums = {**_recorded(folder), path: _sha256(folder / path)}
     with atomic_path(folder / RECORD) as temporary:
-        temporary.write_text("".join(f"{found}  {name}\n" for name, found in sorted(sums.items())), encoding="utf-8")
+        temporary.write_text(
+            "".join(f"{found}  {name}\n" for name, found in sorted(sums.items())), encoding="utf-8"
+        )
 
 
 def _gate(error: "requests.RequestException", url: str) -> str | None:
     """Say what opens a file that the Hub does not give to everybody; None for any other error."""
     import requests
 
-    if not isinstance(error, requests.HTTPError) or error.response is None or not url.startswith(f"{HUB}/"):
+    if (
+        not isinstance(error, requests.HTTPError)
+        or error.response is None
+        or not url.startswith(f"{HUB}/")
+    ):
         return None
     if error.response.status_code not in (401, 403):
         return None
     page = url.split("/resolve/")[0]
     return (
-        f"the server answered {error.response.status_code} {error.response.reason}: accept the terms at {page} "
-        "and set HF_TOKEN to a token of that account"
+        f"the server answered {error.response.status_code} {error.response.reason}: accept the"
+        f" terms at {page} and set HF_TOKEN to a token of that account"
     )
 
 
@@ -477,8 +553,12 @@ def _download(url: str, target: Path, size: int, progress: bool, timeout: float)
     import pooch
     from tqdm import tqdm
 
-    with tqdm(desc=url.rsplit("/", 1)[-1], total=size, unit="B", unit_scale=True, disable=not progress) as bar:
-        fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=timeout, headers=_headers(url))
+    with tqdm(
+        desc=url.rsplit("/", 1)[-1], total=size, unit="B", unit_scale=True, disable=not progress
+    ) as bar:
+        fetch = pooch.HTTPDownloader(
+            progressbar=bar, chunk_size=1 << 16, timeout=timeout, headers=_headers(url)
+        )
         fetch(url, str(target), None)
 
 
@@ -490,17 +570,37 @@ def _explain(error: "requests.RequestException", timeout: float) -> tuple[str, b
     causes = list(_causes(error))
     if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
-        return f"the server answered {status} {error.response.reason}", status >= 500 or status == 429
-    if isinstance(error, requests.Timeout) or any(isinstance(cause, urllib3.exceptions.ReadTimeoutError) for cause in causes):
+        return (
+            f"the server answered {status} {error.response.reason}",
+            status >= 500 or status == 429,
+        )
+    if isinstance(error, requests.Timeout) or any(
+        isinstance(cause, urllib3.exceptions.ReadTimeoutError) for cause in causes
+    ):
         return f"nothing came for {timeout:g} seconds", True
     for cause in causes:
         if isinstance(cause, urllib3.exceptions.IncompleteRead):
-            return f"the body broke off after {cause.partial} bytes, {cause.expected} more were announced", True
+            return (
+                (
+                    f"the body broke off after {cause.partial} bytes, {cause.expected} more were"
+                    " announced"
+                ),
+                True,
+            )
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
             broken_off = isinstance(error, requests.exceptions.ChunkedEncodingError)
-            return f"{'the body broke off' if broken_off else 'no connection'} ({cause.strerror})", broken_off
-    return f"{type(error).__name__} ({str(error).splitlines()[0] if str(error) else 'no reason given'})", False
+            return (
+                f"{'the body broke off' if broken_off else 'no connection'} ({cause.strerror})",
+                broken_off,
+            )
+    return (
+        (
+            f"{type(error).__name__}"
+            f" ({str(error).splitlines()[0] if str(error) else 'no reason given'})"
+        ),
+        False,
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -512,7 +612,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if isinstance(cause, BaseException) and id(cause) not in seen:
             seen.add(id(cause))
             yield cause
-            waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+            waiting += [
+                cause.__cause__,
+                cause.__context__,
+                getattr(cause, "reason", None),
+                *cause.args,
+            ]
 
 
 def _unpack(data: DataSet, folder: Path) -> None:
@@ -528,5 +633,7 @@ def _unpack(data: DataSet, folder: Path) -> None:
                 with bundle.open(name) as source, temporary.open("wb") as target:
                     shutil.copyfileobj(source, target)
                 if problem := _problem(temporary, member, {}):
-                    raise InputError(f"{archive}, {name}: {problem.removeprefix(str(temporary)).strip()}")
+                    raise InputError(
+                        f"{archive}, {name}: {problem.removeprefix(str(temporary)).strip()}"
+                    )
     archive.unlink()

@@ -1,8 +1,10 @@
-"""Load part of the MLQA v1 test set (Lewis et al. 2020) as parallel question and passage pairs for training.
+"""Load part of the MLQA v1 test set (Lewis et al. 2020) as parallel question and passage pairs for
+training.
 
-Sixteen of upstream's 49 files, those of different languages with passages in German, Spanish, Vietnamese and
-Chinese: MLQA-R, which is judged on, comes from MLQA's development set. Answers and titles are not looked at, so
-the whole upstream files and copies stripped of them load as the same table. Knows no sampler and no split.
+Sixteen of upstream's 49 files, those of different languages with passages in German, Spanish,
+Vietnamese and Chinese: MLQA-R, which is judged on, comes from MLQA's development set. Answers and
+titles are not looked at, so the whole upstream files and copies stripped of them load as the same
+table. Knows no sampler and no split.
 """
 
 import hashlib
@@ -28,16 +30,19 @@ CORE_LANGUAGES = ("de", "es", "vi", "zh")
 
 
 def file_name(doc_lang: str, query_lang: str) -> str:
-    """Return upstream's name of the file with these passages and questions, inside the data set's folder."""
+    """Return upstream's name of the file with these passages and questions, inside the data set's
+    folder.
+    """
     return f"test/test-context-{doc_lang}-question-{query_lang}.json"
 
 
 def load_pairs(folder: Path | None = None) -> PairTable:
     """Merge the sixteen files by question id into one table, in the order of id and language.
 
-    9,677 ids with 22,724 questions in six languages and 16,256 passages in four (distinct: 14,580). Several ids
-    share one passage: equal text in a language is one `passage_id`, a digest of the text and the language. `group`
-    is the connected component of ids that share a passage in any language (8,499 of them).
+    9,677 ids with 22,724 questions in six languages and 16,256 passages in four (distinct: 14,580).
+    Several ids share one passage: equal text in a language is one `passage_id`, a digest of the
+    text and the language. `group` is the connected component of ids that share a passage in any
+    language (8,499 of them).
     """
     folder = data_dir() / "mlqa-v1" if folder is None else Path(folder)
     queries: dict[tuple[str, str], str] = {}
@@ -45,7 +50,10 @@ def load_pairs(folder: Path | None = None) -> PairTable:
     for doc_lang, query_langs in QUERY_LANGS.items():
         for query_lang in query_langs:
             path = folder / file_name(doc_lang, query_lang)
-            require(path, "`xir data get mlqa-v1` downloads it, or set XIR_DATA to the folder above mlqa-v1")
+            require(
+                path,
+                "`xir data get mlqa-v1` downloads it, or set XIR_DATA to the folder above mlqa-v1",
+            )
             for paragraph in squad.read(path, sentences=False):
                 for question in paragraph.questions:
                     _put(queries, (question.pair_id, query_lang), question.text, "question", path)
@@ -67,17 +75,28 @@ def load_pairs(folder: Path | None = None) -> PairTable:
 def load_paragraphs(folder: Path | None = None) -> pa.Table:
     """Return the distinct passages of `load_pairs` (`PASSAGE_SCHEMA`): 14,580 in four languages."""
     held = load_pairs(folder).table.select(["passage_id", "lang", "passage"]).drop_null()
-    distinct = held.group_by(["passage_id", "lang", "passage"], use_threads=False).aggregate([])  # in order of appearance
-    return distinct.select(["passage_id", "lang", "passage"]).rename_columns(PASSAGE_SCHEMA.names).cast(PASSAGE_SCHEMA)
+    distinct = held.group_by(["passage_id", "lang", "passage"], use_threads=False).aggregate(
+        []
+    )  # in order of appearance
+    return (
+        distinct.select(["passage_id", "lang", "passage"])
+        .rename_columns(PASSAGE_SCHEMA.names)
+        .cast(PASSAGE_SCHEMA)
+    )
 
 
-def core(pairs: PairTable, languages: Sequence[str] = CORE_LANGUAGES, query_langs: Sequence[str] | None = None) -> PairTable:
+def core(
+    pairs: PairTable,
+    languages: Sequence[str] = CORE_LANGUAGES,
+    query_langs: Sequence[str] | None = None,
+) -> PairTable:
     """Keep the ids that have both a question and a passage in at least two of `languages`.
 
-    Only these can serve the same-language and the cross-language strategy alike: 5,328 of the 9,677 ids of MLQA,
-    the others have no language with both. The questions of a core id in *all* languages stay (Arabic and Hindi
-    too), which gives 11,907 same-language and 22,700 cross-language pairs; `query_langs` names those to keep
-    instead: with the four core languages 16,580 cross-language pairs are left, and as many same-language ones.
+    Only these can serve the same-language and the cross-language strategy alike: 5,328 of the 9,677
+    ids of MLQA, the others have no language with both. The questions of a core id in *all*
+    languages stay (Arabic and Hindi too), which gives 11,907 same-language and 22,700
+    cross-language pairs; `query_langs` names those to keep instead: with the four core languages
+    16,580 cross-language pairs are left, and as many same-language ones.
     """
     _refuse_unknown(languages, pairs.languages)
     table = pairs.table
@@ -90,14 +109,21 @@ def core(pairs: PairTable, languages: Sequence[str] = CORE_LANGUAGES, query_lang
         _refuse_unknown(query_langs, pairs.languages)
         keep = pc.is_in(table["lang"], pa.array(query_langs, pa.string()))
         position = table.schema.get_field_index("query")
-        table = table.set_column(position, PAIR_SCHEMA.field("query"), pc.if_else(keep, table["query"], None))
+        table = table.set_column(
+            position, PAIR_SCHEMA.field("query"), pc.if_else(keep, table["query"], None)
+        )
         table = table.filter(pc.or_(pc.is_valid(table["query"]), pc.is_valid(table["passage_id"])))
     return PairTable(table)
 
 
-def _put(texts: dict[tuple[str, str], str], key: tuple[str, str], text: str, what: str, path: Path) -> None:
+def _put(
+    texts: dict[tuple[str, str], str], key: tuple[str, str], text: str, what: str, path: Path
+) -> None:
     if texts.setdefault(key, text) != text:
-        raise InputError(f"{path}: {what} of id {key[0]!r} ({key[1]}) differs from an earlier file's; get the data set again")
+        raise InputError(
+            f"{path}: {what} of id {key[0]!r} ({key[1]}) differs from an earlier file's; get the"
+            " data set again"
+        )
 
 
 def _passage_id(text: str, lang: str) -> str:
@@ -106,4 +132,6 @@ def _passage_id(text: str, lang: str) -> str:
 
 def _refuse_unknown(languages: Sequence[str], known: Sequence[str]) -> None:
     if unknown := sorted(set(languages) - set(known)):
-        raise InputError(f"unknown language {', '.join(unknown)}; these pairs have {', '.join(known)}")
+        raise InputError(
+            f"unknown language {', '.join(unknown)}; these pairs have {', '.join(known)}"
+        )

@@ -1,7 +1,7 @@
 """The two types that carry everything: `PairTable` for training, `RetrievalTask` for evaluation.
 
-Both are thin shells around Arrow tables: text stays in memory-mapped files and is touched only where it is
-encoded. They know no data set and no model.
+Both are thin shells around Arrow tables: text stays in memory-mapped files and is touched only
+where it is encoded. They know no data set and no model.
 """
 
 from dataclasses import dataclass
@@ -25,32 +25,52 @@ PAIR_SCHEMA = pa.schema(
         ("query", pa.string()),  # null: the id has no question in this language
         ("passage_id", pa.string()),  # null with `passage`; equal for ids that share the passage
         ("passage", pa.string()),
-        ("group", pa.string()),  # the unit that splits and resampling keep whole: article, country, component
+        (
+            "group",
+            pa.string(),
+        ),  # the unit that splits and resampling keep whole: article, country, component
     ]
 )
-NEGATIVES = pa.field("negatives", pa.list_(pa.string()))  # optional: texts in the row's language that do not answer its id
-DATASET = pa.field("dataset", pa.string())  # optional: the data set of a row where there are several, each in one stretch
+NEGATIVES = pa.field(
+    "negatives", pa.list_(pa.string())
+)  # optional: texts in the row's language that do not answer its id
+DATASET = pa.field(
+    "dataset", pa.string()
+)  # optional: the data set of a row where there are several, each in one stretch
 QUERY_SCHEMA = pa.schema(
-    [("query_id", pa.string()), ("pair_id", pa.string()), ("lang", pa.string()), ("text", pa.string()), ("group", pa.string())]
+    [
+        ("query_id", pa.string()),
+        ("pair_id", pa.string()),
+        ("lang", pa.string()),
+        ("text", pa.string()),
+        ("group", pa.string()),
+    ]
 )
-PARAGRAPH = pa.field("paragraph", pa.string())  # optional: a finer unit inside the group, for sensitivity checks
+PARAGRAPH = pa.field(
+    "paragraph", pa.string()
+)  # optional: a finer unit inside the group, for sensitivity checks
 PASSAGE_SCHEMA = pa.schema([("doc_id", pa.string()), ("lang", pa.string()), ("text", pa.string())])
-QREL_SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int8())])
+QREL_SCHEMA = pa.schema(
+    [("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int8())]
+)
 
 
 @dataclass(frozen=True)
 class PairTable:
     """Parallel questions and passages for training, one row per (pair_id, lang), ragged.
 
-    `table` has `PAIR_SCHEMA`, then `NEGATIVES` and `DATASET`, both optional. A row holds a query, a passage or both;
-    the (query, passage) of two rows with the same `pair_id` are a cross-lingual pair. The negatives of a passage,
-    hardest first, stand in its row; null and the empty list both mean none.
+    `table` has `PAIR_SCHEMA`, then `NEGATIVES` and `DATASET`, both optional. A row holds a query, a
+    passage or both; the (query, passage) of two rows with the same `pair_id` are a cross-lingual
+    pair. The negatives of a passage, hardest first, stand in its row; null and the empty list both
+    mean none.
     """
 
     table: pa.Table
 
     def __post_init__(self) -> None:
-        optional = [field for field in (NEGATIVES, DATASET) if field.name in self.table.column_names]
+        optional = [
+            field for field in (NEGATIVES, DATASET) if field.name in self.table.column_names
+        ]
         _check_schema(self.table, pa.schema([*PAIR_SCHEMA, *optional]), "pair table")
         _refuse_nulls(self.table, ["pair_id", "lang", "group"], "pair table")
         _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table", self.id_codes)
@@ -60,7 +80,8 @@ class PairTable:
         if pc.any(neither).as_py():
             row = self.table.filter(neither).slice(0, 1).to_pylist()[0]
             raise InputError(
-                f"pair {row['pair_id']!r} has neither query nor passage in {row['lang']!r}; give one or drop the row"
+                f"pair {row['pair_id']!r} has neither query nor passage in {row['lang']!r}; give"
+                " one or drop the row"
             )
         if NEGATIVES in optional:
             _refuse_bad_negatives(self.table)
@@ -80,24 +101,32 @@ class PairTable:
         return _codes(self.table["pair_id"])[0]
 
     def datasets(self) -> dict[str, "PairTable"]:
-        """Return the data sets by name in the order of their rows, without that column; one without a name is called ""."""
+        """Return the data sets by name in the order of their rows, without that column; one without
+        a name is called "".
+        """
         if DATASET.name not in self.table.column_names:
             return {"": self}
         names = self.table[DATASET.name].unique().to_pylist()
         codes = pc.index_in(self.table[DATASET.name], pa.array(names, pa.string())).to_numpy()
         if (back := np.flatnonzero(np.diff(codes) < 0)).size:
             raise InputError(
-                f"pair table: row {back[0] + 1} returns to data set {names[codes[back[0] + 1]]!r}; sort by data set"
+                f"pair table: row {back[0] + 1} returns to data set {names[codes[back[0] + 1]]!r};"
+                " sort by data set"
             )
         alone = self.table.drop_columns(DATASET.name)
-        return {name: PairTable(alone.filter(pa.array(codes == code))) for code, name in enumerate(names)}
+        return {
+            name: PairTable(alone.filter(pa.array(codes == code)))
+            for code, name in enumerate(names)
+        }
 
     @property
     def languages(self) -> list[str]:
         """Language codes in alphabetical order."""
         return sorted(self.table["lang"].unique().to_pylist())
 
-    def select(self, *, pair_ids: list[str] | None = None, languages: list[str] | None = None) -> "PairTable":
+    def select(
+        self, *, pair_ids: list[str] | None = None, languages: list[str] | None = None
+    ) -> "PairTable":
         """Keep the rows of these ids and languages; an unknown language is refused."""
         return PairTable(_select(self.table, "pair_id", pair_ids, languages, self.languages))
 
@@ -134,27 +163,40 @@ class RetrievalTask:
         ):
             _check_schema(table, schema, f"{self.name} {what}")
             _refuse_nulls(
-                table, [name for name in table.column_names if name not in ("group", PARAGRAPH.name)], f"{self.name} {what}"
+                table,
+                [name for name in table.column_names if name not in ("group", PARAGRAPH.name)],
+                f"{self.name} {what}",
             )
         if not self.passages.num_rows or not self.queries.num_rows:
             raise InputError(
-                f"task {self.name}: {self.queries.num_rows} queries and {self.passages.num_rows} passages; both must be > 0"
+                f"task {self.name}: {self.queries.num_rows} queries and {self.passages.num_rows}"
+                " passages; both must be > 0"
             )
         _refuse_duplicates(self.queries, ["query_id"], f"{self.name} queries")
         _refuse_duplicates(self.passages, ["doc_id"], f"{self.name} passages")
         _refuse_duplicates(self.qrels, ["query_id", "doc_id"], f"{self.name} qrels")
         _refuse_empty(self.queries, "text", "query_id", f"{self.name} queries")
         _refuse_empty(self.passages, "text", "doc_id", f"{self.name} passages")
-        for column, known in (("query_id", self.queries["query_id"]), ("doc_id", self.passages["doc_id"])):
-            unknown = self.qrels.filter(pc.invert(pc.is_in(self.qrels[column], known.combine_chunks())))
+        for column, known in (
+            ("query_id", self.queries["query_id"]),
+            ("doc_id", self.passages["doc_id"]),
+        ):
+            unknown = self.qrels.filter(
+                pc.invert(pc.is_in(self.qrels[column], known.combine_chunks()))
+            )
             if unknown.num_rows:
-                raise InputError(f"task {self.name}: judged {column} {unknown[column][0].as_py()!r} is not among its texts")
+                raise InputError(
+                    f"task {self.name}: judged {column} {unknown[column][0].as_py()!r} is not among"
+                    " its texts"
+                )
         relevant = self.qrels.filter(pc.greater(self.qrels["relevance"], 0))["query_id"]
-        bare = self.queries.filter(pc.invert(pc.is_in(self.queries["query_id"], relevant.combine_chunks())))
+        bare = self.queries.filter(
+            pc.invert(pc.is_in(self.queries["query_id"], relevant.combine_chunks()))
+        )
         if bare.num_rows:
             raise InputError(
-                f"task {self.name}: query {bare['query_id'][0].as_py()!r} and {bare.num_rows - 1} more "
-                "have no relevant passage; drop them or judge them"
+                f"task {self.name}: query {bare['query_id'][0].as_py()!r} and {bare.num_rows - 1}"
+                " more have no relevant passage; drop them or judge them"
             )
 
     @property
@@ -167,13 +209,17 @@ class RetrievalTask:
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             for part in ("queries", "passages", "qrels"):
-                feather.write_feather(getattr(self, part), temporary / f"{part}.arrow", compression="uncompressed")
+                feather.write_feather(
+                    getattr(self, part), temporary / f"{part}.arrow", compression="uncompressed"
+                )
 
     @classmethod
     def load(cls, folder: Path) -> "RetrievalTask":
         """Memory-map a saved task; its name is the folder's."""
         folder = require(Path(folder), "run the data step first")
-        parts = [_read(folder / f"{part}.arrow", check=True) for part in ("queries", "passages", "qrels")]
+        parts = [
+            _read(folder / f"{part}.arrow", check=True) for part in ("queries", "passages", "qrels")
+        ]
         return cls(folder.name, *parts)
 
 
@@ -184,16 +230,23 @@ def is_saved_task(folder: Path) -> bool:
 
 
 def _read(path: Path, *, check: bool = False) -> pa.Table:
-    """Memory-map a table; `check` looks at every value, such as the bytes of a text, which Arrow else takes on trust."""
+    """Memory-map a table; `check` looks at every value, such as the bytes of a text, which Arrow
+    else takes on trust.
+    """
     try:
         table = feather.read_table(
-            require(path, "run the data step first, or name a folder that RetrievalTask.save wrote"), memory_map=True
+            require(
+                path, "run the data step first, or name a folder that RetrievalTask.save wrote"
+            ),
+            memory_map=True,
         )
         if check:
             table.validate(full=True)
         return table
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is no complete Arrow file ({str(error).splitlines()[0]}); make it again") from error
+        raise InputError(
+            f"{path} is no complete Arrow file ({str(error).splitlines()[0]}); make it again"
+        ) from error
 
 
 def _types(schema: pa.Schema) -> str:
@@ -206,14 +259,22 @@ def _check_schema(table: pa.Table, schema: pa.Schema, what: str) -> None:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], int]:
-    """Number the values of a column in order of first appearance; return the numbers, shape (rows,), and how many there are."""
+    """Number the values of a column in order of first appearance; return the numbers, shape
+    (rows,), and how many there are.
+    """
     values = column.dictionary_encode(null_encoding="encode").unify_dictionaries().combine_chunks()
     return values.indices.to_numpy(), len(values.dictionary)
 
 
-def _refuse_duplicates(table: pa.Table, keys: list[str], what: str, first: npt.NDArray[np.int32] | None = None) -> None:
-    """Refuse two rows of equal keys; `first` are the codes of the first key, where they are known."""
-    code = (_codes(table[keys[0]])[0] if first is None else first).astype(np.int64)  # of the keys together
+def _refuse_duplicates(
+    table: pa.Table, keys: list[str], what: str, first: npt.NDArray[np.int32] | None = None
+) -> None:
+    """Refuse two rows of equal keys; `first` are the codes of the first key, where they are
+    known.
+    """
+    code = (_codes(table[keys[0]])[0] if first is None else first).astype(
+        np.int64
+    )  # of the keys together
     for key in keys[1:]:
         codes, count = _codes(table[key])
         code = code * count + codes
@@ -222,7 +283,9 @@ def _refuse_duplicates(table: pa.Table, keys: list[str], what: str, first: npt.N
         place = int(again.argmax())
         row = table.slice(place, 1).to_pylist()[0]
         count = int((code == code[place]).sum())
-        raise InputError(f"{what}: {count} rows for {', '.join(f'{k}={row[k]!r}' for k in keys)}; one is allowed")
+        raise InputError(
+            f"{what}: {count} rows for {', '.join(f'{k}={row[k]!r}' for k in keys)}; one is allowed"
+        )
 
 
 def _refuse_nulls(table: pa.Table, columns: list[str], what: str) -> None:
@@ -245,20 +308,35 @@ def _is_empty(texts: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
 
 
 def _refuse_bad_negatives(table: pa.Table) -> None:
-    for block in table.select(["pair_id", "lang", "passage", NEGATIVES.name]).to_batches(max_chunksize=1 << 16):
-        row_of, texts = pc.list_parent_indices(block[NEGATIVES.name]), pc.list_flatten(block[NEGATIVES.name])
+    for block in table.select(["pair_id", "lang", "passage", NEGATIVES.name]).to_batches(
+        max_chunksize=1 << 16
+    ):
+        row_of, texts = (
+            pc.list_parent_indices(block[NEGATIVES.name]),
+            pc.list_flatten(block[NEGATIVES.name]),
+        )
         empty = pc.fill_null(_is_empty(texts), True)
         own = pc.fill_null(pc.equal(texts, block["passage"].take(row_of)), False)
-        for bad, what in ((empty, "an empty negative"), (own, "its own passage among its negatives")):
+        for bad, what in (
+            (empty, "an empty negative"),
+            (own, "its own passage among its negatives"),
+        ):
             if pc.any(bad).as_py():
                 row = block.slice(row_of[bad.index(True).as_py()].as_py(), 1).to_pylist()[0]
-                raise InputError(f"pair table: {what} for pair_id {row['pair_id']!r}, lang {row['lang']!r}; drop it")
+                raise InputError(
+                    f"pair table: {what} for pair_id {row['pair_id']!r}, lang {row['lang']!r};"
+                    " drop it"
+                )
 
 
-def _select(table: pa.Table, key: str, ids: list[str] | None, languages: list[str] | None, known: list[str]) -> pa.Table:
+def _select(
+    table: pa.Table, key: str, ids: list[str] | None, languages: list[str] | None, known: list[str]
+) -> pa.Table:
     if languages is not None:
         if unknown := sorted(set(languages) - set(known)):
-            raise InputError(f"unknown language {', '.join(unknown)}; this data has {', '.join(known)}")
+            raise InputError(
+                f"unknown language {', '.join(unknown)}; this data has {', '.join(known)}"
+            )
         table = table.filter(pc.is_in(table["lang"], pa.array(languages)))
     if ids is not None:
         table = table.filter(pc.is_in(table[key], pa.array(ids, pa.string())))

@@ -1,7 +1,8 @@
 """Count, group and split tables of pairs, so that what hangs together is never parted.
 
-A group is the unit that a split keeps whole (style.md, training and test data): splitting MLQA id by id would
-put one passage on both sides, splitting by connected component cannot. Knows no data set.
+A group is the unit that a split keeps whole (style.md, training and test data): splitting MLQA id
+by id would put one passage on both sides, splitting by connected component cannot. Knows no data
+set.
 """
 
 import hashlib
@@ -23,8 +24,9 @@ log = logging.getLogger(__name__)
 def components(ids: Sequence[str], things: Sequence[str]) -> dict[str, str]:
     """Map every id to the name of its connected component: the smallest id in it.
 
-    `ids[k]` has `things[k]`, a passage or an article; two ids that have a thing in common, or are joined by a
-    chain of such ids, are in one component. The name does not depend on the order of the input.
+    `ids[k]` has `things[k]`, a passage or an article; two ids that have a thing in common, or are
+    joined by a chain of such ids, are in one component. The name does not depend on the order of
+    the input.
 
     >>> components(["c", "b", "b", "a"], ["x", "x", "y", "z"])
     {'a': 'a', 'b': 'b', 'c': 'b'}
@@ -35,36 +37,46 @@ def components(ids: Sequence[str], things: Sequence[str]) -> dict[str, str]:
     names, rows = np.unique(np.asarray(ids, dtype=object), return_inverse=True)  # names ascend
     nodes, columns = np.unique(np.asarray(things, dtype=object), return_inverse=True)
     size = len(names) + len(nodes)
-    edges = coo_array((np.ones(len(rows), np.int8), (rows, columns + len(names))), shape=(size, size))
+    edges = coo_array(
+        (np.ones(len(rows), np.int8), (rows, columns + len(names))), shape=(size, size)
+    )
     _, labels = connected_components(edges, directed=False)
     _, first = np.unique(labels[: len(names)], return_index=True)
     smallest = {int(labels[k]): str(names[k]) for k in first}
     return {str(name): smallest[int(label)] for name, label in zip(names, labels, strict=False)}
 
 
-def split_by_group(pairs: PairTable, held_out_share: float, seed: int) -> tuple[PairTable, PairTable]:
-    """Return (train, held out); a group goes whole to one side, held out with probability `held_out_share`.
+def split_by_group(
+    pairs: PairTable, held_out_share: float, seed: int
+) -> tuple[PairTable, PairTable]:
+    """Return (train, held out); a group goes whole to one side, held out with probability
+    `held_out_share`.
 
-    A group is held out if the SHA-256 of seed and group, read as a fraction, is below the share. The fate of a
-    group thus depends on nothing else: not on the order of the rows nor on which other groups are there, so a
-    subset of a table (such as `mlqa.core`) is split like the whole. The price is that the realised share only
-    comes near the one asked for; count it. A split with an empty side is refused.
+    A group is held out if the SHA-256 of seed and group, read as a fraction, is below the share.
+    The fate of a group thus depends on nothing else: not on the order of the rows nor on which
+    other groups are there, so a subset of a table (such as `mlqa.core`) is split like the whole.
+    The price is that the realised share only comes near the one asked for; count it. A split with
+    an empty side is refused.
     """
     if not 0 < held_out_share < 1:
         raise InputError(f"held_out_share must be in (0, 1), got {held_out_share}")
     groups = pairs.table["group"].unique()
-    held_out = pa.array([name for name in groups.to_pylist() if _fraction(name, seed) < held_out_share], pa.string())
+    held_out = pa.array(
+        [name for name in groups.to_pylist() if _fraction(name, seed) < held_out_share], pa.string()
+    )
     if len(held_out) in (0, len(groups)):
         raise InputError(
-            f"held_out_share {held_out_share} with seed {seed} holds out {len(held_out)} of {len(groups)} groups; "
-            "take another share or more groups"
+            f"held_out_share {held_out_share} with seed {seed} holds out {len(held_out)} of"
+            f" {len(groups)} groups; take another share or more groups"
         )
     mask = pc.is_in(pairs.table["group"], held_out)
     return PairTable(pairs.table.filter(pc.invert(mask))), PairTable(pairs.table.filter(mask))
 
 
 def draw_ids(pairs: PairTable, count: int, seed: int) -> PairTable:
-    """Keep `count` of the ids, in all their languages. Of one seed's draws the smaller is part of the larger."""
+    """Keep `count` of the ids, in all their languages. Of one seed's draws the smaller is part of
+    the larger.
+    """
     if count > (there := len(names := sorted(pairs.pair_ids))):
         raise InputError(f"ids must be at most {there}, which is what the pairs have, got {count}")
     order = np.random.default_rng(seed).permutation(names)
@@ -74,16 +86,21 @@ def draw_ids(pairs: PairTable, count: int, seed: int) -> PairTable:
 def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
     """Keep every id in one language, so that no question and no passage is there in two.
 
-    Ids that share a passage, or are joined by a chain of such ids, get the same language: in an order drawn from `seed` these
-    components take, of the languages in which all their ids have query and passage, the one that has fewest ids of their data
-    set so far. An id whose component has no such language is left out, with a warning.
+    Ids that share a passage, or are joined by a chain of such ids, get the same language: in an
+    order drawn from `seed` these components take, of the languages in which all their ids have
+    query and passage, the one that has fewest ids of their data set so far. An id whose component
+    has no such language is left out, with a warning.
     """
     table = pairs.table
-    sources = table[DATASET.name].to_pylist() if DATASET.name in table.column_names else [""] * len(table)
+    sources = (
+        table[DATASET.name].to_pylist() if DATASET.name in table.column_names else [""] * len(table)
+    )
     source = dict(zip(table["pair_id"].to_pylist(), sources, strict=True))
     both = table.filter(pc.and_(pc.is_valid(table["query"]), pc.is_valid(table["passage"])))
     held = table.filter(pc.is_valid(table["passage"]))
-    passages = pc.coalesce(held["passage_id"], held["passage"])  # one without an id is known by its text
+    passages = pc.coalesce(
+        held["passage_id"], held["passage"]
+    )  # one without an id is known by its text
     component = components(held["pair_id"].to_pylist(), passages.to_pylist())
     ids: dict[str, set[str]] = {}
     for name, of in component.items():
@@ -106,7 +123,9 @@ def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
     kept = PairTable(table.filter(pa.array(keep, pa.bool_())))
     if left_out := len(pairs.pair_ids) - len(kept.pair_ids):
         log.warning(
-            "%d of %d ids are left out: no language has all that hangs together with them", left_out, len(pairs.pair_ids)
+            "%d of %d ids are left out: no language has all that hangs together with them",
+            left_out,
+            len(pairs.pair_ids),
         )
     return kept
 
@@ -114,11 +133,14 @@ def one_language_per_id(pairs: PairTable, seed: int) -> PairTable:
 def pair_counts(pairs: PairTable) -> dict[str, Any]:
     """Count what a table offers for training.
 
-    `queries`, `passages` and `distinct_passages` are per language; `same_language_pairs` are (query, passage) of
-    one id in one language, `cross_language_pairs` those of one id in two, each direction counted.
+    `queries`, `passages` and `distinct_passages` are per language; `same_language_pairs` are
+    (query, passage) of one id in one language, `cross_language_pairs` those of one id in two, each
+    direction counted.
     """
     has_query = pc.is_valid(pairs.table["query"])
-    passages = pc.coalesce(pairs.table["passage_id"], pairs.table["passage"])  # one without an id is known by its text
+    passages = pc.coalesce(
+        pairs.table["passage_id"], pairs.table["passage"]
+    )  # one without an id is known by its text
     has_passage = pc.is_valid(pairs.table["passage"])
     flags = pa.table(
         {
@@ -128,19 +150,32 @@ def pair_counts(pairs: PairTable) -> dict[str, Any]:
             "both": pc.and_(has_query, has_passage).cast(pa.int64()),
         }
     )
-    per_id = flags.group_by("pair_id").aggregate([("query", "sum"), ("passage", "sum"), ("both", "sum")])
+    per_id = flags.group_by("pair_id").aggregate(
+        [("query", "sum"), ("passage", "sum"), ("both", "sum")]
+    )
     same = pc.sum(per_id["both_sum"]).as_py() or 0
     every = pc.sum(pc.multiply(per_id["query_sum"], per_id["passage_sum"])).as_py() or 0
     counted = pairs.table.append_column("named", passages)
     by_lang = counted.group_by("lang").aggregate(
-        [("query", "count"), ("passage", "count"), ("named", "count_distinct", pc.CountOptions(mode="only_valid"))]
+        [
+            ("query", "count"),
+            ("passage", "count"),
+            ("named", "count_distinct", pc.CountOptions(mode="only_valid")),
+        ]
     )
     rows = by_lang.sort_by("lang").to_pylist()
-    columns = {"queries": "query_count", "passages": "passage_count", "distinct_passages": "named_count_distinct"}
+    columns = {
+        "queries": "query_count",
+        "passages": "passage_count",
+        "distinct_passages": "named_count_distinct",
+    }
     return {
         "ids": per_id.num_rows,
         "groups": len(pairs.table["group"].unique()),
-        **{name: {row["lang"]: row[column] for row in rows if row[column]} for name, column in columns.items()},
+        **{
+            name: {row["lang"]: row[column] for row in rows if row[column]}
+            for name, column in columns.items()
+        },
         "same_language_pairs": same,
         "cross_language_pairs": every - same,
     }

@@ -1,7 +1,8 @@
 """Read the SQuAD-like JSON that XQuAD-R, MLQA-R and MLQA share, and say where a file is wrong.
 
-Articles hold paragraphs, paragraphs hold a context and questions; the LAReQA files add sentence spans to each
-paragraph (https://github.com/google-research-datasets/lareqa). Knows no language and none of the record types.
+Articles hold paragraphs, paragraphs hold a context and questions; the LAReQA files add sentence
+spans to each paragraph (https://github.com/google-research-datasets/lareqa). Knows no language and
+none of the record types.
 """
 
 import json
@@ -15,7 +16,9 @@ from xir_lib.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question; `sentence` is the position of the answering sentence, None where sentences were not asked for."""
+    """One question; `sentence` is the position of the answering sentence, None where sentences were
+    not asked for.
+    """
 
     pair_id: str
     text: str
@@ -24,7 +27,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """One paragraph with its 0-based place in the file; `sentences` is empty where they were not asked for."""
+    """One paragraph with its 0-based place in the file; `sentences` is empty where they were not
+    asked for.
+    """
 
     article: int
     number: int
@@ -36,9 +41,10 @@ class Paragraph:
 def read(path: Path, *, sentences: bool) -> Iterator[Paragraph]:
     """Yield the paragraphs of one file in order, with their sentences if asked for.
 
-    A sentence is `context[start:end]` of its entry in `sentence_breaks`: the ready-made `sentences` field is
-    off by one in a Turkish paragraph of XQuAD-R. A question's sentence is the first whose span holds the start
-    of its first answer (start <= answer_start < end). Without `sentences`, answers are not looked at.
+    A sentence is `context[start:end]` of its entry in `sentence_breaks`: the ready-made `sentences`
+    field is off by one in a Turkish paragraph of XQuAD-R. A question's sentence is the first whose
+    span holds the start of its first answer (start <= answer_start < end). Without `sentences`,
+    answers are not looked at.
     """
     for a, article in enumerate(_field(_load(path), "data", list, f"{path}")):
         for p, paragraph in enumerate(_field(article, "paragraphs", list, f"{path}: article {a}")):
@@ -62,22 +68,33 @@ def _load(path: Path) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; `xir data get` downloads it") from error
     except (OSError, ValueError) as error:  # ValueError: neither JSON nor UTF-8
-        raise InputError(f"{path} cannot be read as JSON ({error}); delete it and `xir data get` it again") from error
+        raise InputError(
+            f"{path} cannot be read as JSON ({error}); delete it and `xir data get` it again"
+        ) from error
 
 
 def _field(record: Any, key: str, kind: type, where: str) -> Any:
     value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, kind):
-        raise InputError(f"{where}: {key!r} is missing or not a {kind.__name__}; this is not the published file")
+        raise InputError(
+            f"{where}: {key!r} is missing or not a {kind.__name__}; this is not the published file"
+        )
     return value
 
 
 def _spans(paragraph: Any, context: str, where: str) -> list[tuple[int, int]]:
     spans = _field(paragraph, "sentence_breaks", list, where)
     for span in spans:
-        pair = isinstance(span, list) and len(span) == 2 and all(isinstance(value, int) for value in span)
+        pair = (
+            isinstance(span, list)
+            and len(span) == 2
+            and all(isinstance(value, int) for value in span)
+        )
         if not pair or not 0 <= span[0] < span[1] <= len(context):
-            raise InputError(f"{where}: sentence break {span!r} is no [start, end] within {len(context)} characters")
+            raise InputError(
+                f"{where}: sentence break {span!r} is no [start, end] within {len(context)}"
+                " characters"
+            )
     return [(start, end) for start, end in spans]
 
 
@@ -88,4 +105,6 @@ def _answering(entry: Any, spans: list[tuple[int, int]], where: str) -> int:
     for position, (start, end) in enumerate(spans):
         if start <= begin < end:
             return position
-    raise InputError(f"{where}: the answer starts at {begin}, which is in no sentence of the paragraph")
+    raise InputError(
+        f"{where}: the answer starts at {begin}, which is in no sentence of the paragraph"
+    )
