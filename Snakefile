@@ -1,5 +1,5 @@
 # The study as a graph: data -> train (strategy, seed) -> evaluate (model, task) -> notebooks -> report.
-# `xir study` starts it with the profile, the build folder and the repository; see xir_lib/graph.py.
+# `xir study` starts it with the profile, the build folder and the repository; see xir_lib/study/graph.py.
 import base64
 import json
 import shlex
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from xir_lib.graph import code_digest
-from xir_lib.report import READERS
-from xir_lib.study import load_study
+from xir_lib.study.graph import code_digest
+from xir_lib.study.report import READERS
+from xir_lib.study.profile import load_study
 
 PARAMS = config["params"]
 BUILD = Path(config["build"])
@@ -26,10 +26,8 @@ JUDGED = [run for run in STUDY.runs if run != "untrained"]  # on the corpora
 FIRST = [run for run in JUDGED if run == "none" or run.endswith(f"-s{STUDY.seeds[0]}")]  # among foreign passages
 
 
-READ_BY = ["report.py", "tables.py", "paper_tables.py", "low_resource.py", "miracl_tables.py", "mixed_pools.py", "claims.py"]
-READ_BY += ["plots.py", "significance.py", "data"]
-JUDGED_BY = ["evaluation.py", "retrieval.py", "metrics.py", "bias.py", "encoders.py", "precision.py", "tokens.py"]
-JUDGED_BY += ["bundled.py", "rivals.py", "fitting.py", "merging.py", "bm25.py", "parts.py", "robustness.py", "trec.py"]
+READ_BY = ["metrics", "study"]
+JUDGED_BY = ["metrics", "data", "encoders", "repair", "evaluation"]
 
 
 # Rules that run a notebook are tried twice: a Jupyter kernel picks free ports before it binds them, and another one that starts at
@@ -100,7 +98,7 @@ rule prepare:
     retries: 1
     params:
         parameters=json.dumps([STUDY.data.model_dump(), [[e.task, e.languages, e.fit_on] for e in STUDY.evaluations]], sort_keys=True),
-        code=code_digest("corpora", "data", "study.py", "overlap.py", "held_out.py"),
+        code=code_digest("data", "study/sources.py"),
     shell:
         notebook("01_data_preparation", {"params_file": str(Path(PARAMS).resolve()), "out": str(BUILD / "data")}) + " {output[0]:q}"
 
@@ -167,7 +165,7 @@ rule corpus:
     priority: -1
     params:
         command=lambda w: corpus_command("evaluate", w.run, w.corpus, BUILD / "corpora", "centring"),
-        code=code_digest("corpora", "data", *JUDGED_BY),
+        code=code_digest(*JUDGED_BY),
     shell:
         "{params.command}"
 
@@ -180,7 +178,7 @@ rule mix:
     priority: -1
     params:
         command=lambda w: corpus_command("mix", w.run, w.corpus, BUILD / "mixed", "centring", "round-robin"),
-        code=code_digest("corpora", "data", "mixed_pools.py", *JUDGED_BY),
+        code=code_digest("study/mixed_pools.py", *JUDGED_BY),
     shell:
         "{params.command}"
 
@@ -192,7 +190,7 @@ rule overlap:
     output:
         BUILD / "data" / "overlap.json",
     params:
-        code=code_digest("overlap.py"),
+        code=code_digest("data"),
     shell:
         "{PYTHON:q} -m xir_lib step overlap --params {PARAMS:q} --build {BUILD:q}"
 
@@ -205,7 +203,7 @@ rule collect:
         expand(BUILD / "results" / "{name}", name=["study.json", "runs.json", "evaluations.json", "overlap.json", "group_sums.parquet"]),
     params:
         study=json.dumps(STUDY.model_dump(), sort_keys=True),
-        code=code_digest("study.py"),
+        code=code_digest("study/steps.py"),
     shell:
         "{PYTHON:q} -m xir_lib step collect --params {PARAMS:q} --build {BUILD:q}"
 

@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from xir_lib import precision
+from xir_lib.encoders import precision
 from xir_lib.paths import cache_dir
 
 _MODELS = cache_dir() / "models"

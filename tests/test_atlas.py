@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from xir_lib.corpora import atlas
+from xir_lib.data import atlas
 from xir_lib.errors import InputError
 
 

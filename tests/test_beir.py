@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from toy import toy_task
 
-from xir_lib.corpora import beir
+from xir_lib.data import beir
+from xir_lib.data.tasks import load_task
 from xir_lib.errors import InputError
-from xir_lib.study import load_task
 
 Rows = list[dict[str, Any]]
 

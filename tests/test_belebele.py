@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from xir_lib.corpora import belebele
+from xir_lib.data import belebele
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.study import load_study, load_training
+from xir_lib.study.profile import load_study
+from xir_lib.study.sources import load_training
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from xir_lib import bias, metrics
 from xir_lib.errors import InputError
-from xir_lib.retrieval import RelevantRanks, relevant_ranks, tie_order, top_k
+from xir_lib.metrics import bias
+from xir_lib.metrics import measures as metrics
+from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks, tie_order, top_k
 
 LANGUAGES = ["de", "en", "sw", "yo"]
 

@@ -17,10 +17,11 @@ from test_cli import xir
 from test_encoders import build_tiny
 from toy import IDS, LANGS, toy_task
 
-from xir_lib import bias_report
-from xir_lib.bias_report import write_card
-from xir_lib.corpora.records import RetrievalTask
-from xir_lib.evaluation import Encoder, evaluate
+from xir_lib.data.records import RetrievalTask
+from xir_lib.encoders.encoder import Encoder
+from xir_lib.evaluation import card as bias_report
+from xir_lib.evaluation.card import write_card
+from xir_lib.evaluation.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from test_encoders import build_tiny
 
-from xir_lib import bm25
-from xir_lib.bm25 import Index, pieces, words
-from xir_lib.encoders import open_encoder
+from xir_lib.encoders.open import open_encoder
+from xir_lib.evaluation import bm25
+from xir_lib.evaluation.bm25 import Index, pieces, words
 
 
 def literal(query, passages, k1=0.9, b=0.4):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from xir_lib import bundled
+from xir_lib.encoders import bundled
 from xir_lib.errors import InputError
 
 HIDDEN, FEED, HEADS, POSITIONS = 32, 64, 2, 16
@@ -137,7 +137,8 @@ def test_two_processes_convert_once(tmp_path: Path) -> None:
     source, folder = tmp_path / "tiny.bin", tmp_path / "out" / "model"
     pack(source)
     code = (
-        "import logging, sys; from pathlib import Path; from xir_lib.bundled import convert;"
+        "import logging, sys; from pathlib import Path;"
+        "from xir_lib.encoders.bundled import convert;"
         " logging.basicConfig(level=20);print('ready', flush=True); convert(Path(sys.argv[1]),"
         " sys.argv[2], Path(sys.argv[3]))"
     )

@@ -20,10 +20,10 @@ from test_study import hub_xlm_roberta
 from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.cli import main
-from xir_lib.corpora.records import PARAGRAPH, RetrievalTask
+from xir_lib.data.records import PARAGRAPH, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.training_data import PairDataset
+from xir_lib.samplers.dataset import PairDataset
 
 DEMO = str(REPO / "params" / "demo.yaml")
 PAPER = str(REPO / "params" / "paper.yaml")
@@ -527,7 +527,7 @@ def test_the_texts_for_centring_are_there_by_default(
         seen.extend(source.name for source in sources)
         raise InputError("enough")
 
-    monkeypatch.setattr("xir_lib.evaluation.plan", planned)
+    monkeypatch.setattr("xir_lib.evaluation.evaluate.plan", planned)
     command = [
         "evaluate",
         "--model",

@@ -14,21 +14,23 @@ import pyarrow as pa
 import pytest
 from toy import toy_pairs
 
-from xir_lib import study
-from xir_lib.corpora import lareqa, mlqa, squad
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
-from xir_lib.corpora.splits import (
+from xir_lib.data import lareqa, mlqa, squad
+from xir_lib.data.records import PAIR_SCHEMA, PairTable
+from xir_lib.data.splits import (
     components,
     draw_ids,
     one_language_per_id,
     pair_counts,
     split_by_group,
 )
+from xir_lib.data.tasks import load_paragraphs, load_task
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.study import load_paragraphs, load_study, load_task, load_training
-from xir_lib.train_settings import TrainSettings, parse_strategy, trained_on
+from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
+from xir_lib.study import profile as study
+from xir_lib.study.profile import load_study
+from xir_lib.study.sources import load_training
+from xir_lib.training.settings import TrainSettings, parse_strategy, trained_on
 
 # README.md of the data folder: questions and candidates of each file
 QUESTIONS = {

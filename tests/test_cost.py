@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toy import toy_pairs
 from transformers import AutoModel, BertConfig, XLMRobertaConfig
 
-from xir_lib.cost import estimate, open_config, parameters, token_means
 from xir_lib.errors import InputError
+from xir_lib.training.cost import estimate, open_config, parameters, token_means
 
 XLM_R, LABSE = "FacebookAI/xlm-roberta-base", "sentence-transformers/LaBSE"
 RUN: dict[str, Any] = {"batch_size": 100, "steps": 1000, "query_tokens": 16, "passage_tokens": 96}

@@ -10,10 +10,10 @@ import pytest
 import test_study
 from test_study import ALL_EQUAL, PAPER_LIKE, level, made_up
 
-from xir_lib import designs
 from xir_lib.errors import InputError
-from xir_lib.graph import AVERAGES, STOCK
-from xir_lib.study import Results, load_results
+from xir_lib.study import designs
+from xir_lib.study.graph import AVERAGES, STOCK
+from xir_lib.study.results import Results, load_results
 
 
 def with_fix(

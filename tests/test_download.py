@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xir_lib.corpora import download, miracl
-from xir_lib.corpora.download import DataSet, Member, RemoteFile
+from xir_lib.data import catalogue as download
+from xir_lib.data import miracl
+from xir_lib.data.catalogue import DataSet, Member, RemoteFile
+from xir_lib.data.tasks import load_task
 from xir_lib.errors import InputError
-from xir_lib.study import load_task
 
 ONE, TWO = b"first file\n", "zweite Datei: Größe\n".encode() * 100
 
@@ -293,7 +294,7 @@ def test_read_only_folder(server: Server, tmp_path: Path) -> None:
 def test_a_killed_download_starts_again_cleanly(server: Server, tmp_path: Path) -> None:
     server.broken["/org/rev/sub/two.txt"] = ["stalled"]
     code = (
-        "import sys; from xir_lib.corpora import download; from xir_lib.corpora.download import *;"
+        "import sys; from xir_lib.corpora import download; from xir_lib.data.catalogue import *;"
         f"download.DATASETS = {{'toy': {TOY!r}}};"
         f"download.get('toy', base_url={server.url!r}, progress=False)"
     )

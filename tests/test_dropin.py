@@ -22,8 +22,8 @@ from sentence_transformers.sentence_transformer.losses import (
 from test_encoders import build_tiny
 from toy import toy_pairs
 
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.training_data import PairDataset, batch_sampler_factory
+from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory
+from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
 
 Batch = list[tuple[str, str]]  # (query, passage)
 

@@ -18,17 +18,11 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedTokenizerFast
 
-from xir_lib.encoders import (
-    encode,
-    open_encoder,
-    prompts_of,
-    restore_vocabulary,
-    save_encoder,
-    trim_vocabulary,
-    untrained_copy,
-)
+from xir_lib.encoders.encode import encode, prompts_of
+from xir_lib.encoders.encoder import Encoder
+from xir_lib.encoders.open import open_encoder, save_encoder, untrained_copy
+from xir_lib.encoders.vocabulary import restore_vocabulary, trim_vocabulary
 from xir_lib.errors import InputError
-from xir_lib.evaluation import Encoder
 
 LETTERS = "abcdefghijklmnop"
 TEXTS = ["ab", "c de", "ab ab ab ab c", "☃ a", "e d c b a"]

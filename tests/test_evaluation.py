@@ -24,12 +24,15 @@ from test_encoders import build_tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toy import IDS, LANGS, toy_task
 
-from xir_lib import encoders, evaluation, trec
-from xir_lib.corpora.records import RetrievalTask
+from xir_lib.data.records import RetrievalTask
+from xir_lib.encoders import open as encoders
+from xir_lib.encoders.encoder import Encoder
 from xir_lib.errors import InputError
-from xir_lib.evaluation import Encoder, evaluate, fit_curve, tokens_per_word
-from xir_lib.fitting import remove_language
-from xir_lib.rivals import LEXICAL, parse_rival
+from xir_lib.evaluation import evaluate as evaluation
+from xir_lib.evaluation import trec
+from xir_lib.evaluation.evaluate import evaluate, fit_curve, tokens_per_word
+from xir_lib.repair.fit import remove_language
+from xir_lib.repair.maps import LEXICAL, parse_rival
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +247,9 @@ def test_embeddings_are_reused_and_numbers_repeat(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(encoder, toy_task(), tmp_path / "a")
-    monkeypatch.setattr("xir_lib.encoders.encode", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr(
+        "xir_lib.encoders.encode.encode", lambda *_, **__: pytest.fail("encoded again")
+    )
     evaluate(encoder, toy_task(), tmp_path / "b")
     for name in ("metrics.json", "per_query.parquet", "group_sums.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -494,7 +499,9 @@ def test_the_curve_ends_where_the_evaluations_are(
         for texts, rival in ((0, "none"), (500, "lir-1"))
     }
     once = evaluate(encoder, task, tmp_path, rival="lir-1", fit_on=[other], fit_texts=5)["settings"]
-    monkeypatch.setattr("xir_lib.encoders.encode", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr(
+        "xir_lib.encoders.encode.encode", lambda *_, **__: pytest.fail("encoded again")
+    )
     curve = fit_curve(encoder, task, [other], [500, 5], rival="lir-1", draws=4)
     pd.testing.assert_frame_equal(
         curve, fit_curve(encoder, task, [other], [5, 500], rival="lir-1", draws=4)

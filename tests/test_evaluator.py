@@ -21,11 +21,12 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from test_encoders import build_tiny
 from toy import toy_pairs, toy_task
 
-from xir_lib.corpora.records import RetrievalTask
-from xir_lib.evaluation import Encoder, evaluate
-from xir_lib.evaluator import MultilingualRetrievalEvaluator
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.training_data import PairDataset, batch_sampler_factory
+from xir_lib.data.records import RetrievalTask
+from xir_lib.encoders.encoder import Encoder
+from xir_lib.evaluation.evaluate import evaluate
+from xir_lib.evaluation.evaluator import MultilingualRetrievalEvaluator
+from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory
+from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
 
 KEYS = {"toy_monolingual_mAP", "toy_cross-lingual_mAP", "toy_multilingual_mAP", "toy_rank_distance"}
 

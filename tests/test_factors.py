@@ -7,9 +7,9 @@ import test_study
 from test_designs import with_fix
 from test_study import ALL_EQUAL, PAPER_LIKE, level
 
-from xir_lib import factors
 from xir_lib.errors import InputError
-from xir_lib.study import Results
+from xir_lib.study import factors
+from xir_lib.study.results import Results
 
 
 def test_what_alpha_does_by_hand() -> None:

@@ -18,11 +18,11 @@ import pytest
 import yaml
 from test_encoders import build_tiny
 
-from xir_lib import graph, miracl_tables
-from xir_lib.corpora import miracl
+from xir_lib.data import miracl
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.study import load_study
+from xir_lib.study import graph, miracl_tables
+from xir_lib.study.profile import load_study
 
 
 @pytest.fixture(scope="module")

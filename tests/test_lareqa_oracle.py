@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xir_lib import metrics
-from xir_lib.corpora import lareqa
-from xir_lib.corpora.records import RetrievalTask
-from xir_lib.retrieval import RelevantRanks, relevant_ranks, tie_order
+from xir_lib.data import lareqa
+from xir_lib.data.records import RetrievalTask
+from xir_lib.metrics import measures as metrics
+from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks, tie_order
 
 
 def vector(name: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from test_encoders import build_tiny
 
 from xir_lib.errors import InputError
-from xir_lib.losses import ParallelQueryLoss, SortedBatchLoss
+from xir_lib.training.loss import ParallelQueryLoss, SortedBatchLoss
 
 QUERIES = ["a b", "c", "d e f g h i j k l m n o p", "g h i", "ab cd ef", "p o n m"]
 PASSAGES = ["b a " * 9, "c c", "h", "m n o p " * 4, "d", "ef gh"]

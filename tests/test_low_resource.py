@@ -9,13 +9,14 @@ import pytest
 import yaml
 from scipy.stats import spearmanr
 
-from xir_lib import low_resource
-from xir_lib.corpora import belebele
+from xir_lib.data import belebele
 from xir_lib.errors import InputError
-from xir_lib.low_resource import ALL_PAIRS, OUTSIDE, PREDICTORS, label_permutation
+from xir_lib.metrics.pairs import keep_cells, keep_summary
 from xir_lib.paths import REPO
-from xir_lib.robustness import keep_cells, keep_summary
-from xir_lib.study import Results, Study, load_results
+from xir_lib.study import low_resource
+from xir_lib.study.low_resource import ALL_PAIRS, OUTSIDE, PREDICTORS, label_permutation
+from xir_lib.study.profile import Study
+from xir_lib.study.results import Results, load_results
 
 Cells = dict[tuple[str, str], float]
 LANGS = (

@@ -10,12 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xir_lib.bm25 import Index
 from xir_lib.errors import InputError
-from xir_lib.merging import merge, round_robin_ranks
-from xir_lib.parts import Part, as_vectors, bm25_parts, merged_parts, plain_parts, ranks_of, top_of
-from xir_lib.retrieval import relevant_ranks, tie_order, top_k
-from xir_lib.rivals import MERGES
+from xir_lib.evaluation.bm25 import Index
+from xir_lib.evaluation.parts import (
+    Part,
+    as_vectors,
+    bm25_parts,
+    merged_parts,
+    plain_parts,
+    ranks_of,
+    top_of,
+)
+from xir_lib.metrics.ranks import relevant_ranks, tie_order, top_k
+from xir_lib.repair.maps import MERGES
+from xir_lib.repair.merge import merge, round_robin_ranks
 
 
 def ranking(scores, ties):

@@ -9,9 +9,9 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xir_lib import metrics
 from xir_lib.errors import InputError
-from xir_lib.retrieval import RelevantRanks, relevant_ranks, tie_order
+from xir_lib.metrics import measures as metrics
+from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks, tie_order
 
 LANGUAGES = ["de", "en", "sw"]
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xir_lib.corpora import miracl
-from xir_lib.encoders import open_encoder
+from xir_lib.data import miracl
+from xir_lib.data.tasks import load_task
+from xir_lib.encoders.open import open_encoder
+from xir_lib.encoders.tokens import tokenise
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.study import load_task
-from xir_lib.tokens import tokenise
 
 
 def doc(docid: str, title: str = "Owiwi", text: str = "Ẹyẹ ni.") -> bytes:

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from xir_lib import metrics, miracl_tables
 from xir_lib.errors import InputError
+from xir_lib.metrics import measures as metrics
+from xir_lib.metrics.significance import Comparison, compare
 from xir_lib.paths import REPO
-from xir_lib.report import curve_block, fill_readme, miracl_block
-from xir_lib.rivals import LEXICAL
-from xir_lib.significance import Comparison, compare
+from xir_lib.repair.maps import LEXICAL
+from xir_lib.study import miracl_tables
+from xir_lib.study.report import curve_block, fill_readme, miracl_block
 
 COMMITTED = REPO / "figures" / "miracl-yo"
 

@@ -12,11 +12,14 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from xir_lib import mixed_pools
-from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
+from xir_lib.data.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
+from xir_lib.encoders.encoder import Embeddings
 from xir_lib.errors import InputError
-from xir_lib.evaluation import Embeddings
-from xir_lib.mixed_pools import (
+from xir_lib.evaluation.compare import save_table
+from xir_lib.metrics.significance import compare
+from xir_lib.paths import REPO
+from xir_lib.study import mixed_pools
+from xir_lib.study.mixed_pools import (
     Pools,
     cost_table,
     intruder_table,
@@ -25,11 +28,8 @@ from xir_lib.mixed_pools import (
     read,
     verdict_table,
 )
-from xir_lib.paths import REPO
-from xir_lib.plots import mixed_figure
-from xir_lib.report import fill_readme, mixed_block
-from xir_lib.significance import compare
-from xir_lib.tables import save_table
+from xir_lib.study.plots import mixed_figure
+from xir_lib.study.report import fill_readme, mixed_block
 
 COMMITTED = REPO / "figures" / "mixed-yo"
 N, QUERIES, SIZE = 60, 4, 50  # judged are 0 to 3, one per query: 46 places are left

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from xir_lib.corpora.pairs import join
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.data.readers import join
+from xir_lib.data.records import PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
-from xir_lib.mixture import MixtureBatchSampler
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
-from xir_lib.train_settings import TrainSettings, batches_of
+from xir_lib.samplers.mixture import MixtureBatchSampler
+from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
+from xir_lib.training.settings import TrainSettings, batches_of
 
 LANGS = ("de", "en")
 

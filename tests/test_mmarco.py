@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from xir_lib.corpora import mmarco
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
+from xir_lib.data import mmarco
+from xir_lib.data.records import PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
 
 # The collections are in different orders. In Hindi, passages 3 and 7 have the same text.

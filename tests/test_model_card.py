@@ -17,13 +17,14 @@ from sentence_transformers import SentenceTransformer
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs, toy_task
 
-from xir_lib.corpora.records import RetrievalTask
-from xir_lib.evaluation import Encoder, evaluate
-from xir_lib.held_out import BIAS
-from xir_lib.model_card import DEFINITIONS, hub_name, model_card, strategy_definition
-from xir_lib.samplers import Strategy
-from xir_lib.train_settings import TrainSettings
-from xir_lib.training import train
+from xir_lib.data.records import RetrievalTask
+from xir_lib.encoders.encoder import Encoder
+from xir_lib.evaluation.evaluate import evaluate
+from xir_lib.samplers.strategies import Strategy
+from xir_lib.training.card import DEFINITIONS, hub_name, model_card, strategy_definition
+from xir_lib.training.held_out import BIAS
+from xir_lib.training.run import train
+from xir_lib.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
     strategy="hybrid-0.25",

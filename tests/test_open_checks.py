@@ -27,11 +27,12 @@ from transformers import (
 )
 
 from xir_lib.cli import main
-from xir_lib.encoders import encode, open_encoder, save_encoder
+from xir_lib.encoders.checks import check_opened
+from xir_lib.encoders.encode import encode
+from xir_lib.encoders.open import open_encoder, save_encoder
 from xir_lib.errors import InputError
-from xir_lib.open_checks import check_opened
-from xir_lib.train_settings import TrainSettings
-from xir_lib.training import train
+from xir_lib.training.run import train
+from xir_lib.training.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")

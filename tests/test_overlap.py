@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from xir_lib.corpora.records import (
+from xir_lib.data.overlap import near_ids, nearest, overlap
+from xir_lib.data.records import (
     PAIR_SCHEMA,
     PASSAGE_SCHEMA,
     QREL_SCHEMA,
@@ -13,7 +14,6 @@ from xir_lib.corpora.records import (
     PairTable,
     RetrievalTask,
 )
-from xir_lib.overlap import near_ids, nearest, overlap
 
 LONG = "The river rises in the northern hills and reaches the sea after forty miles."
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xir_lib.corpora import pairs as module
-from xir_lib.corpora.pairs import from_dataset, load_pairs
-from xir_lib.corpora.records import PAIR_SCHEMA
+from xir_lib.data import readers as module
+from xir_lib.data.readers import from_dataset, load_pairs
+from xir_lib.data.records import PAIR_SCHEMA
 from xir_lib.errors import InputError
 
 # The whole table, written by hand: ids in three scripts, a row without a query, one without a

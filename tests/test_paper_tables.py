@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from xir_lib.paper_tables import BLOCKS, block, overview, per_language, rounded
+from xir_lib.evaluation.compare import save_table
 from xir_lib.paths import REPO
-from xir_lib.study import Results, Study, load_results
-from xir_lib.tables import against_none, by_setting, card_cells, published, save_table
+from xir_lib.study.paper_tables import BLOCKS, block, overview, per_language, rounded
+from xir_lib.study.profile import Study
+from xir_lib.study.results import Results, load_results
+from xir_lib.study.tables import against_none, by_setting, card_cells, published
 
 PRINTED = ["x_x_mono", "x_y", "hybrid"]
 SMALL = REPO / "figures" / "small" / "results"

@@ -13,12 +13,12 @@ from test_cli import xir
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs, toy_task
 
-from xir_lib import precision
-from xir_lib.held_out import held_out_loss, held_out_ranking
-from xir_lib.precision import choose, shape_of
-from xir_lib.run_record import difference
-from xir_lib.train_settings import TrainSettings
-from xir_lib.training import train
+from xir_lib.encoders import precision
+from xir_lib.encoders.precision import choose, shape_of
+from xir_lib.record import difference
+from xir_lib.training.held_out import held_out_loss, held_out_ranking
+from xir_lib.training.run import train
+from xir_lib.training.settings import TrainSettings
 
 REAL_MEASURE = precision.measure  # before the session's fixture takes its place
 SETTINGS = TrainSettings(

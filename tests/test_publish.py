@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from xir_lib import bias_report, claims, graph, report, tables
 from xir_lib.errors import InputError
+from xir_lib.evaluation import card as bias_report
 from xir_lib.paths import REPO
-from xir_lib.study import load_results
+from xir_lib.study import claims, graph, report, tables
+from xir_lib.study.results import load_results
 
 PUBLISHED = sorted(path.parent.name for path in (REPO / "figures").glob("*/results"))
 

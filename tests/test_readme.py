@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from xir_lib import designs, factors, low_resource, metrics, miracl_tables, tables
-from xir_lib.designs import FIX
+from xir_lib.metrics import measures as metrics
 from xir_lib.paths import REPO
-from xir_lib.study import Results, load_results
+from xir_lib.study import designs, factors, low_resource, miracl_tables, tables
+from xir_lib.study.designs import FIX
+from xir_lib.study.results import Results, load_results
 
 FIGURES = REPO / "figures"
 TEXT = re.sub(

@@ -25,7 +25,7 @@ from toy import IDS, toy_pairs
 from typer.testing import CliRunner
 
 from xir_lib.cli import UsageError, app
-from xir_lib.corpora.lareqa import LANGUAGES
+from xir_lib.data.lareqa import LANGUAGES
 from xir_lib.paths import REPO
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -65,8 +65,9 @@ def dry(target: list[str]) -> list[list[str]]:
     )
     assert done.returncode == 0, done.stderr
     assert "Nothing to be done" not in done.stdout  # a folder is no target
+    profile = next((word.split("=")[1] for word in target if word.startswith("PROFILE=")), "demo")
     told = re.findall(r"^\.venv/bin/(xir .*)$", done.stdout, flags=re.M)
-    return [shlex.split(line) for line in told]
+    return [shlex.split(line.replace("$PROFILE", profile)) for line in told]
 
 
 def commands(command: Any) -> list[Any]:

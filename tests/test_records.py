@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from toy import toy_pairs, toy_task
 
-from xir_lib.corpora.pairs import join
-from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable, RetrievalTask
+from xir_lib.data.readers import join
+from xir_lib.data.records import NEGATIVES, PAIR_SCHEMA, PairTable, RetrievalTask
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 

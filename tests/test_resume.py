@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs
 
-from xir_lib.checkpoints import open_checkpoints, remove_checkpoints
 from xir_lib.errors import InputError
-from xir_lib.train_settings import EarlyStopping, TrainSettings
-from xir_lib.training import train
+from xir_lib.training.checkpoints import open_checkpoints, remove_checkpoints
+from xir_lib.training.run import train
+from xir_lib.training.settings import EarlyStopping, TrainSettings
 
 STEPS, EVERY = 24, 4  # five checkpoints, after steps 4 to 20
 SETTINGS = TrainSettings(
@@ -45,7 +45,7 @@ STOPPING = SETTINGS.model_copy(
     update={"learning_rate": 0.1, "early_stopping": EarlyStopping(every=3, patience=2)}
 )
 RANDOM = random.Random(2408)
-STEP = "xir_lib.trainer.RunTrainer.training_step"
+STEP = "xir_lib.training.trainer.RunTrainer.training_step"
 KILLED_AT = sorted(
     RANDOM.sample(range(EVERY + 1, STEPS + 1), 5)
 )  # five random steps, each behind a checkpoint
@@ -54,7 +54,7 @@ KILLS: list[
 ] = [  # at the start or, where it writes a file, in the middle of the n-th call
     *((STEP, step) for step in KILLED_AT),
     (STEP, 2),  # before the first checkpoint
-    ("xir_lib.trainer.save_model", RANDOM.randint(1, 5)),
+    ("xir_lib.training.trainer.save_model", RANDOM.randint(1, 5)),
     (
         "torch.save",
         RANDOM.randint(1, 15),
@@ -98,7 +98,12 @@ class Runs:
         self.encoder = encoder
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(
-            ["sentence_transformers", "xir_lib.trainer", "xir_lib.training", "test_resume"]
+            [
+                "sentence_transformers",
+                "xir_lib.training.trainer",
+                "xir_lib.training.run",
+                "test_resume",
+            ]
         )
 
     def __call__(
@@ -163,7 +168,7 @@ def test_one_run_killed_five_times(runs: Runs, whole: Path, tmp_path: Path) -> N
         ("torch.save", 2),
         (save_state, 2),
         (KILLS[0][0], 5),
-        ("xir_lib.encoders.save_encoder", 1),
+        ("xir_lib.encoders.open.save_encoder", 1),
     ):
         assert runs(out, kill=kill) == -signal.SIGKILL
     assert runs(out) == 0
@@ -177,7 +182,9 @@ def test_control_without_the_random_state_the_weights_differ(
     runs: Runs, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    assert runs(out, kill=("xir_lib.trainer.RunTrainer.training_step", 10)) == -signal.SIGKILL
+    assert (
+        runs(out, kill=("xir_lib.training.trainer.RunTrainer.training_step", 10)) == -signal.SIGKILL
+    )
     (tmp_path / ".model.checkpoint" / "checkpoint-8" / "rng_state.pth").unlink()
     assert runs(out) == 0
     assert record(out)["resumed_at_steps"] == [8]
@@ -191,7 +198,8 @@ def test_parallel_queries_are_the_same_after_a_kill(
     one, other = tmp_path / "one", tmp_path / "other"
     assert runs(one, settings) == 0
     assert (
-        runs(other, settings, ("xir_lib.trainer.RunTrainer.training_step", 15)) == -signal.SIGKILL
+        runs(other, settings, ("xir_lib.training.trainer.RunTrainer.training_step", 15))
+        == -signal.SIGKILL
     )
     assert runs(other, settings) == 0
     assert record(other)["resumed_at_steps"] and same_weights(one, other)
@@ -203,7 +211,7 @@ def test_early_stopping_goes_on_from_its_curve(runs: Runs, tmp_path: Path) -> No
     assert runs(whole, STOPPING) == 0
     stopped = record(whole)
     assert stopped["steps_trained"] < STEPS  # else this would test nothing
-    kill = ("xir_lib.trainer.RunTrainer.training_step", stopped["steps_trained"])
+    kill = ("xir_lib.training.trainer.RunTrainer.training_step", stopped["steps_trained"])
     assert runs(out, STOPPING, kill) == -signal.SIGKILL
     assert runs(out, STOPPING) == 0
     resumed = record(out)
@@ -216,7 +224,7 @@ def test_early_stopping_goes_on_from_its_curve(runs: Runs, tmp_path: Path) -> No
 def killed_run(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     assert (
-        runs(folder / "model", kill=("xir_lib.trainer.RunTrainer.training_step", 6))
+        runs(folder / "model", kill=("xir_lib.training.trainer.RunTrainer.training_step", 6))
         == -signal.SIGKILL
     )
     return folder

@@ -6,9 +6,9 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xir_lib import retrieval
 from xir_lib.errors import InputError
-from xir_lib.retrieval import relevant_ranks, tie_order, top_k
+from xir_lib.metrics import ranks as retrieval
+from xir_lib.metrics.ranks import relevant_ranks, tie_order, top_k
 
 
 def literal_rank(scores: np.ndarray, doc_ids: list[str], pool: list[int], doc: int) -> int:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from xir_lib.errors import InputError
-from xir_lib.retrieval import relevant_ranks
-from xir_lib.rivals import (
+from xir_lib.metrics.ranks import relevant_ranks
+from xir_lib.repair.maps import (
     Rival,
     centre,
     language_directions,

@@ -11,18 +11,19 @@ import pytest
 import pytrec_eval
 from numpy.typing import NDArray
 
-from xir_lib import bias, metrics, retrieval
-from xir_lib.corpora.records import PASSAGE_SCHEMA, QREL_SCHEMA, QUERY_SCHEMA, RetrievalTask
-from xir_lib.errors import InputError
-from xir_lib.fitting import relevant_rows
-from xir_lib.robustness import (
-    intruders,
-    keep_cells,
-    keep_summary,
-    mixed_pool,
-    mixed_rows,
-    pair_keep,
+from xir_lib.data.records import (
+    PASSAGE_SCHEMA,
+    QREL_SCHEMA,
+    QUERY_SCHEMA,
+    RetrievalTask,
+    relevant_rows,
 )
+from xir_lib.errors import InputError
+from xir_lib.metrics import bias
+from xir_lib.metrics import measures as metrics
+from xir_lib.metrics import ranks as retrieval
+from xir_lib.metrics.pairs import keep_cells, keep_summary, pair_keep
+from xir_lib.study.mixed_pools import intruders, mixed_pool, mixed_rows
 
 LANGS = ["am", "en", "zu"]
 

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import joins
 import rounding
 
-from xir_lib import bundled
-from xir_lib.corpora.miracl import Passage
-from xir_lib.corpora.records import RetrievalTask
+from xir_lib.data.miracl import Passage
+from xir_lib.data.records import RetrievalTask
+from xir_lib.encoders import bundled
 from xir_lib.paths import REPO
 
 

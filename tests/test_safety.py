@@ -18,10 +18,12 @@ import yaml
 from test_cli import xir
 from toy import toy_pairs, toy_task
 
-from xir_lib import graph, study
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, named
-from xir_lib.study import load_study, prepare
+from xir_lib.study import graph
+from xir_lib.study import profile as study
+from xir_lib.study.profile import load_study
+from xir_lib.study.steps import prepare
 
 DEMO = yaml.safe_load((REPO / "params" / "demo.yaml").read_text())
 HOSTILE = [

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable
+from xir_lib.data.records import NEGATIVES, PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
-from xir_lib.samplers import LanguageDraw, PairIndex, Strategy, StrategyBatchSampler
+from xir_lib.samplers.strategies import LanguageDraw, PairIndex, Strategy, StrategyBatchSampler
 
 LANGS = ("ar", "de", "en", "zh")
 Batches = list[list[tuple[int, int]]]

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xir_lib import shards as module
 from xir_lib.errors import InputError
-from xir_lib.retrieval import relevant_ranks, tie_order
-from xir_lib.shards import Shards, encode_corpus, ranks_in_shards, search_shards
+from xir_lib.evaluation import shards as module
+from xir_lib.evaluation.shards import Shards, encode_corpus, ranks_in_shards, search_shards
+from xir_lib.metrics.ranks import relevant_ranks, tie_order
 
 # Unit vectors that float16 holds exactly: products with whole numbers are exact in float32, in any
 # order.
@@ -322,7 +322,7 @@ def test_equal_shards_share_a_file(tmp_path: Path) -> None:
 def test_the_study_s_encoder_gives_the_vectors_of_its_own_encode(tmp_path: Path) -> None:
     from test_encoders import build_tiny
 
-    from xir_lib.evaluation import Encoder
+    from xir_lib.encoders.encoder import Encoder
 
     encoder = Encoder(str(build_tiny(tmp_path)))
     texts = ["ab", "c de", "ab ab c", "e d c b a", "p"]
@@ -384,7 +384,7 @@ TOGETHER = """
 import numpy as np
 {imports}
 from pathlib import Path
-from xir_lib.shards import Shards, search_shards
+from xir_lib.evaluation.shards import Shards, search_shards
 vectors = np.tile(np.eye(64, dtype=np.float16), (40, 1))
 np.save("{file}", vectors)
 shards = Shards((Path("{file}"),), (2560,), 64)

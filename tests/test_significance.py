@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from xir_lib import metrics, significance
 from xir_lib.errors import InputError
-from xir_lib.significance import (
+from xir_lib.metrics import measures as metrics
+from xir_lib.metrics import significance
+from xir_lib.metrics.significance import (
     Comparison,
     _compare,
     benjamini_hochberg,

@@ -32,25 +32,19 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from xir_lib import claims, report, tables, training
-from xir_lib.corpora.records import RetrievalTask
+from xir_lib.data.records import RetrievalTask
+from xir_lib.data.tasks import load_task
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
-from xir_lib.study import (
-    Mixture,
-    Results,
-    Study,
-    load_own,
-    load_results,
-    load_study,
-    load_task,
-    load_training,
-    own_settings,
-    prepare,
-    preview,
-    with_early_stopping,
-)
-from xir_lib.train_settings import EarlyStopping, TrainSettings
+from xir_lib.study import claims, report, tables
+from xir_lib.study.profile import Study, load_study
+from xir_lib.study.results import Results, load_results
+from xir_lib.study.sources import load_training
+from xir_lib.study.steps import prepare
+from xir_lib.training import run as training
+from xir_lib.training.cost import Mixture, preview
+from xir_lib.training.own import load_own, own_settings, with_early_stopping
+from xir_lib.training.settings import EarlyStopping, TrainSettings
 
 LANGS = ("en", "sw", "yo")
 POOLS = {

@@ -10,9 +10,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from test_encoders import TEXTS, build_tiny
 
-from xir_lib import tokens
-from xir_lib.encoders import open_encoder, untrained_copy
-from xir_lib.evaluation import Encoder
+from xir_lib.encoders import tokens
+from xir_lib.encoders.encoder import Encoder
+from xir_lib.encoders.open import open_encoder, untrained_copy
 
 
 @pytest.fixture

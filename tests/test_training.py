@@ -19,23 +19,23 @@ from sentence_transformers.models import Dense, Pooling, Transformer
 from test_encoders import build_tiny
 from toy import IDS, toy_pairs
 
-from xir_lib import losses, trainer
-from xir_lib.corpora.records import PairTable
-from xir_lib.encoders import encode, open_encoder
-from xir_lib.errors import InputError
-from xir_lib.held_out import held_out_loss, held_out_ranking
-from xir_lib.losses import SortedBatchLoss
-from xir_lib.run_record import table_digest
-from xir_lib.samplers import PairIndex, Strategy
-from xir_lib.study import explain
-from xir_lib.train_settings import (
+from xir_lib.data.records import PairTable, table_digest
+from xir_lib.encoders.encode import encode
+from xir_lib.encoders.open import open_encoder
+from xir_lib.errors import InputError, explain
+from xir_lib.samplers.strategies import PairIndex, Strategy
+from xir_lib.training import loss as losses
+from xir_lib.training import trainer
+from xir_lib.training.held_out import held_out_loss, held_out_ranking
+from xir_lib.training.loss import SortedBatchLoss
+from xir_lib.training.run import train
+from xir_lib.training.settings import (
     EarlyStopping,
     TrainSettings,
     make_sampler,
     parse_strategy,
     pivot_of,
 )
-from xir_lib.training import train
 
 SETTINGS: dict[str, Any] = {
     "strategy": "hybrid-0.5",
@@ -157,7 +157,7 @@ def test_a_finished_run_is_kept_and_another_one_refused(
     with pytest.raises(InputError, match="holds another run"):
         train(encoder, toy_pairs(), other, out)
     with monkeypatch.context() as patch:  # the new one fails: the old one is there
-        patch.setattr("xir_lib.training._fit", lambda *given: 1 / 0)
+        patch.setattr("xir_lib.training.run._fit", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(encoder, toy_pairs(), other, out, overwrite=True)
     out.rename(tmp_path / ".model.xir-aside")  # it was killed between the two renames: the same

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from xir_lib.corpora.records import NEGATIVES, PAIR_SCHEMA, PairTable
+from xir_lib.data.records import NEGATIVES, PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
-from xir_lib.mixture import MixtureBatchSampler
-from xir_lib.samplers import PairIndex, ResumableSampler, StrategyBatchSampler
-from xir_lib.training_data import PairDataset, batch_sampler_factory
+from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory
+from xir_lib.samplers.mixture import MixtureBatchSampler
+from xir_lib.samplers.strategies import PairIndex, ResumableSampler, StrategyBatchSampler
 
 LANGS = ("de", "en", "zh")
 

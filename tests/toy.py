@@ -4,7 +4,7 @@ its letters.
 
 import pyarrow as pa
 
-from xir_lib.corpora.records import (
+from xir_lib.data.records import (
     PAIR_SCHEMA,
     PASSAGE_SCHEMA,
     QREL_SCHEMA,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError
-from xir_lib.precision import Asked
+from xir_lib.options import AsJson, InPrecision, short_number, show
+from xir_lib.study.cli import app as study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,19 +24,11 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="List, download, check and build the data sets.")
 app.add_typer(data, name="data")
+app.add_typer(study)
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[
     0
 ]  # typer carries its own click and does not export the class
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-InPrecision = Annotated[
-    Asked,
-    typer.Option(
-        "--precision", help="What texts are encoded in; auto: the faster on this machine."
-    ),
-]
-Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
 
 
 def main() -> None:
@@ -63,7 +55,7 @@ def main() -> None:
 @data.command("list")
 def data_list(as_json: AsJson = False) -> None:
     """List the data sets: licence, size, and whether they are here."""
-    from xir_lib.corpora.download import list_datasets
+    from xir_lib.data.catalogue import list_datasets
 
     rows = list_datasets()
     if not as_json:
@@ -72,7 +64,7 @@ def data_list(as_json: AsJson = False) -> None:
             {**{key: row[key] for key in short}, "MB": row["download_size"] / 1e6 or "?"}
             for row in rows
         ]
-    _show(rows, as_json)
+    show(rows, as_json)
 
 
 @data.command("get")
@@ -88,7 +80,7 @@ def data_get(
     ] = 30.0,
 ) -> None:
     """Download a data set from upstream, pinned and checked; what is here already is kept."""
-    from xir_lib.corpora.download import get
+    from xir_lib.data.catalogue import get
 
     typer.echo(f"{name}: complete in {get(name, base_url=base_url, timeout=timeout)}")
 
@@ -100,7 +92,7 @@ def data_verify(
     """Check the files of a data set against their pinned checksums; exit code 2 if one is missing
     or wrong.
     """
-    from xir_lib.corpora.download import verify
+    from xir_lib.data.catalogue import verify
 
     problems = verify(name)
     if as_json:
@@ -121,7 +113,7 @@ def data_build(
     """Generate Atlas-QA: the pairs of each split as JSON lines, and a report of what was
     checked.
     """
-    from xir_lib.corpora import atlas
+    from xir_lib.data import atlas
     from xir_lib.paths import atomic_path
 
     if out.exists():
@@ -222,16 +214,11 @@ def train(
     """Train one model on a profile's data or on --pairs; the folder is an ordinary
     SentenceTransformer with a run.json.
     """
-    from xir_lib import training
-    from xir_lib.study import (
-        Mixture,
-        load_own,
-        load_study,
-        load_training,
-        own_settings,
-        preview,
-        with_early_stopping,
-    )
+    from xir_lib.study.profile import load_study
+    from xir_lib.study.sources import load_training
+    from xir_lib.training import run as training
+    from xir_lib.training.cost import Mixture, preview
+    from xir_lib.training.own import load_own, own_settings, with_early_stopping
 
     if out is None and not dry_run:
         raise InputError("--out is missing; name the model's folder, only --dry-run does without")
@@ -390,10 +377,12 @@ def evaluate(
     """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language
     bias.
     """
-    from xir_lib import evaluation, trec
-    from xir_lib.metrics import DEEPEST
-    from xir_lib.rivals import parse_rival
-    from xir_lib.study import FIT_ON, load_task
+    from xir_lib.data.tasks import FIT_ON, load_task
+    from xir_lib.encoders.encoder import Encoder
+    from xir_lib.evaluation import evaluate as evaluation
+    from xir_lib.evaluation import trec
+    from xir_lib.metrics.measures import DEEPEST
+    from xir_lib.repair.maps import parse_rival
 
     if (model is None) == (ranked is None):
         raise InputError(
@@ -439,9 +428,9 @@ def evaluate(
         encoder = (
             trec.read_run(ranked, judged)
             if ranked
-            else evaluation.Encoder(str(model), cache=kept, precision=precision)
+            else Encoder(str(model), cache=kept, precision=precision)
         )
-        if isinstance(encoder, evaluation.Encoder):
+        if isinstance(encoder, Encoder):
             evaluation.check_rank(encoder, chosen)
         evaluation.remove_stale(out, runs)
         given: dict[str, Any] = {
@@ -454,7 +443,7 @@ def evaluate(
             evaluation.evaluate(encoder, judged, out / folder, **run, **given)
             for folder, run in runs.items()
         ]
-        if curves and fit_curve and isinstance(encoder, evaluation.Encoder):
+        if curves and fit_curve and isinstance(encoder, Encoder):
             names = [rival.name for rival in curves]
             evaluation.write_fit_curves(
                 out / "fit_curve.csv", encoder, judged, sources, fit_curve, names
@@ -469,7 +458,7 @@ def evaluate(
             {"setting": key, **{m: f"{v:.3f}" for m, v in value.items()}}
             for key, value in result["settings"].items()
         ]
-        _show(rows, False, title=f"{encoder.name} on {result['task']}, rival {folder or 'none'}")
+        show(rows, False, title=f"{encoder.name} on {result['task']}, rival {folder or 'none'}")
         bounds = ("mean", "ideal", "random", "same_language_first")
         card = {name: entry for name, entry in result["bias"].items() if "mean" in entry}
         if share := result["bias"].get("language_share"):
@@ -480,14 +469,12 @@ def evaluate(
         rows = [
             {
                 "bias": name.replace("_", " "),
-                **{key.replace("_", " "): _short(entry[key]) for key in bounds},
+                **{key.replace("_", " "): short_number(entry[key]) for key in bounds},
             }
             for name, entry in card.items()
         ]
         if rows:
-            _show(
-                rows, False, title="Language bias in the pool of all languages, beside its bounds"
-            )
+            show(rows, False, title="Language bias in the pool of all languages, beside its bounds")
         if "multilingual" in result["settings"]:
             ceiling = ", ".join(
                 f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items()
@@ -496,79 +483,6 @@ def evaluate(
     if small := evaluation.small_pools(judged):
         pools = ", ".join(f"{lang} ({size})" for lang, size in small.items())
         typer.echo(f"R@{DEEPEST} is 1 whatever the ranking in pools of no more passages: {pools}")
-
-
-@app.command()
-def mix(
-    model: Annotated[
-        str,
-        typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(help="The folder of mixed.json, topics.parquet, intruders.csv and examples."),
-    ],
-    task: Annotated[str, typer.Option(help="A task of one language.")] = "miracl-yo",
-    foreign: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=(
-                "Whose passages replace the task's: xquad-contexts, mlqa-contexts, or a task;"
-                " repeat for several. "
-                "Default belebele, xquad-contexts and mlqa-contexts."
-            )
-        ),
-    ] = None,
-    shares: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--share", help="Foreign part of the unjudged places; default 0, .25, .5, .75 and .9."
-        ),
-    ] = None,
-    size: Annotated[int, typer.Option(min=1, help="Passages in every pool.")] = 20_000,
-    draws: Annotated[
-        int, typer.Option(min=1, help="Pools per share, the same for every model.")
-    ] = 5,
-    rivals: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rival", help="As in evaluate; means are the corpus fit. Default none alone."
-        ),
-    ] = None,
-    fit_on: Annotated[
-        list[str] | None, typer.Option(help="Tasks whose queries give the query mean of centring.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="A folder that keeps embeddings between calls.")
-    ] = None,
-    precision: InPrecision = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Measure what foreign passages do to a one-language task: pools of one size, a growing share
-    of them foreign.
-    """
-    from xir_lib import mixed_pools
-    from xir_lib.evaluation import Encoder
-    from xir_lib.study import load_paragraphs, load_task
-
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder")
-    judged, others = load_task(task), load_paragraphs(foreign or mixed_pools.FOREIGN)
-    names = list(dict.fromkeys(["none", *(rivals or [])]))
-    sources = [load_task(name) for name in fit_on or []]
-    options: dict[str, Any] = {"shares": shares or mixed_pools.SHARES, "size": size, "draws": draws}
-    planned = mixed_pools.plan(judged, others, rivals=names, fit_on=sources, **options)
-    mixed_pools.measure(Encoder(model, cache=cache, precision=precision), planned, out)
-    table = mixed_pools.cost_table(mixed_pools.read(out)).drop(columns=["model", "seeds"])
-    rows = json.loads(table.to_json(orient="records"))
-    if not as_json:
-        shown = ("mixed", "alone", "foreign cost", "own cost", "intruders", "pool share")
-        rows = [
-            {key: row[key] for key in ("rival", "share")}
-            | {key: "" if row[key] is None else f"{row[key]:.3f}" for key in shown}
-            for row in rows
-        ]
-    _show(rows, as_json, title=f"{model} on {task}, pools of {size:,} passages: nDCG@10")
 
 
 @app.command()
@@ -601,8 +515,8 @@ def bias(
     """Write one page on a model's language bias: what it does, beside its bounds and beside fixes
     that cost no training.
     """
-    from xir_lib.bias_report import write_card
-    from xir_lib.study import load_task
+    from xir_lib.data.tasks import load_task
+    from xir_lib.evaluation.card import write_card
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
@@ -655,7 +569,7 @@ def compare(
     """Compare two systems: differences A - B, 95 % intervals over groups, Holm-adjusted p,
     verdict.
     """
-    from xir_lib.tables import MARGIN, compare_evaluations, save_table
+    from xir_lib.evaluation.compare import MARGIN, compare_evaluations, save_table
 
     margin = MARGIN if margin is None else margin
     if out and out.suffix != ".csv":
@@ -677,89 +591,7 @@ def compare(
             row["difference"] = f"{row['difference']:+.4g} [{row['low']:+.4g}, {row['high']:+.4g}]"
         shown = ("setting", "measure", "difference", "p_holm", "mde", "design_effect", "verdict")
         rows = [{name.replace("_", " "): row[name] for name in shown} for row in rows]
-    _show(rows, as_json, title=f"{dir_a} minus {dir_b}, margin {margin:g} mAP")
-
-
-@app.command()
-def study(
-    params: Params,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Steps at the same time; each computes on one core.")
-    ] = 2,
-    build: Annotated[
-        Path | None, typer.Option(help="Default: build/PROFILE in the repository.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
-    ] = False,
-) -> None:
-    """Run a profile from data to report; only what is missing or changed is done."""
-    from xir_lib.graph import run_graph
-
-    index = run_graph(params, build=build, jobs=jobs, dry_run=dry_run)
-    if not dry_run:
-        typer.echo(f"The report: {index}")
-
-
-@app.command()
-def publish(
-    params: Params,
-    build: Annotated[Path | None, typer.Option(help="Default: build/PROFILE.")] = None,
-    from_results: Annotated[
-        bool,
-        typer.Option(
-            "--from-results",
-            help=(
-                "Make figures and pages anew from figures/PROFILE/results, without a build folder."
-            ),
-        ),
-    ] = False,
-) -> None:
-    """Copy a finished profile's results and figures into figures/PROFILE, to be committed."""
-    from xir_lib.graph import publish as publish_profile
-    from xir_lib.graph import republish
-
-    if from_results and build:
-        raise InputError("--from-results reads figures/PROFILE/results; leave --build out")
-    typer.echo(
-        f"Copied to {republish(params) if from_results else publish_profile(params, build=build)}"
-    )
-
-
-@app.command(hidden=True)
-def notebooks(folder: Annotated[Path, typer.Argument(help="The folder of the notebooks.")]) -> None:
-    """Execute notebooks in place with their defaults; `make notebooks` refreshes the committed
-    ones.
-    """
-    from xir_lib.paths import require
-    from xir_lib.report import execute_notebooks
-
-    execute_notebooks(require(folder, "name the folder of the notebooks"))
-
-
-@app.command(hidden=True)
-def step(
-    name: Annotated[str, typer.Argument(help="overlap, collect or report.")],
-    params: Params,
-    build: Annotated[Path, typer.Option(help="The profile's build folder.")],
-) -> None:
-    """Run one step of the Snakefile that has no notebook."""
-    from xir_lib import report
-    from xir_lib.study import collect, load_study, search_overlap
-
-    profile = load_study(params)
-    if name == "overlap":
-        search_overlap(profile, build / "data")
-    elif name == "collect":
-        collect(profile, build, build / "results")
-    elif name == "report":
-        report.write_report(profile, build)
-    else:
-        raise InputError(f"unknown step {name!r}; use overlap, collect or report")
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+    show(rows, as_json, title=f"{dir_a} minus {dir_b}, margin {margin:g} mAP")
 
 
 def _show_preview(found: dict[str, Any], as_json: bool) -> None:
@@ -770,7 +602,7 @@ def _show_preview(found: dict[str, Any], as_json: bool) -> None:
         {key: value for key, value in row.items() if not isinstance(value, dict)}
         for row in found["data"]
     ]
-    _show(
+    show(
         [
             {**row, "languages": " ".join(row["languages"])} if "languages" in row else row
             for row in rows
@@ -779,7 +611,7 @@ def _show_preview(found: dict[str, Any], as_json: bool) -> None:
         "Data",
     )
     settings, sampler = found["settings"], found["sampler"] or {}
-    _show(
+    show(
         [{"setting": name, "value": value} for name, value in settings.items()],
         False,
         found["encoder"],
@@ -788,13 +620,13 @@ def _show_preview(found: dict[str, Any], as_json: bool) -> None:
         counts = {
             name: value for name, value in sampler.items() if name not in (*settings, "datasets")
         }
-        _show([{"count": name, "value": value} for name, value in counts.items()], False, "Batches")
+        show([{"count": name, "value": value} for name, value in counts.items()], False, "Batches")
         if several := sampler.get("datasets"):
             shown = [
                 {"data set": name, **{key: own[key] for key in ("size", "share", "batches")}}
                 for name, own in several.items()
             ]
-            _show(shown, False, "Batches by data set")
+            show(shown, False, "Batches by data set")
     costs = []
     for name, cost in found["cost"].items():
         hours = {f"{device} h": value for device, value in cost["gpu_hours"].items()}
@@ -806,7 +638,7 @@ def _show_preview(found: dict[str, Any], as_json: bool) -> None:
                 **hours,
             }
         )
-    _show(costs, False, "Cost")
+    show(costs, False, "Cost")
     cost, tokens = found["cost"]["this run"], found["tokens"]
     typer.echo(
         f"{found['architecture']}: {cost['parameters']['embeddings'] / 1e6:.0f} M parameters in"
@@ -817,19 +649,3 @@ def _show_preview(found: dict[str, Any], as_json: bool) -> None:
         f" {cost['utilisation']:.0%} of the peak in bfloat16, an assumption. Nothing was trained or"
         " written."
     )
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool, title: str | None = None) -> None:
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    if title:
-        typer.echo(title)  # as a title of the table it would be folded to the table's width
-    table = Table()
-    for column in rows[0]:
-        table.add_column(str(column), overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
-        )
-    Console().print(table)

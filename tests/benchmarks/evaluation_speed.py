@@ -10,7 +10,7 @@ is ranks in every pool, every measure per query, the 132 rows, the language bias
 group; `xir evaluate` also resamples the robustness of pairs and writes files. pytrec_eval gets the
 full ranking of a sample of queries over the pool of all languages as it wants it, a dictionary of
 scores; its time for all queries is the sample's times queries / sample, and covers one of twelve
-pools and no bias measure. *Encoding* compares `xir_lib.encoders.encode` with
+pools and no bias measure. *Encoding* compares `xir_lib.encoders.open.encode` with
 `SentenceTransformer.encode` and its defaults on passages of the task, in turns; both normalise;
 beside it the products of the encoder's linear layers and nothing else. Prints JSON; the bounds of
 the project (3 x the product, 2 x the encoding, cosine .999) are in it.
@@ -39,8 +39,13 @@ def evaluation(sample: int) -> dict[str, Any]:
     import numpy as np
     import pytrec_eval
 
-    from xir_lib import bias, fitting, metrics, parts, retrieval
-    from xir_lib.corpora import lareqa
+    from xir_lib.data import lareqa
+    from xir_lib.data.records import relevant_rows
+    from xir_lib.evaluation import parts
+    from xir_lib.metrics import bias
+    from xir_lib.metrics import measures as metrics
+    from xir_lib.metrics import ranks as retrieval
+    from xir_lib.repair import fit as fitting
 
     task = lareqa.load_task("xquad-r")
     rng = np.random.default_rng(0)
@@ -48,7 +53,7 @@ def evaluation(sample: int) -> dict[str, Any]:
     def unit(x: Any) -> Any:
         return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
-    query_index, doc_index = fitting.relevant_rows(task)
+    query_index, doc_index = relevant_rows(task)
     docs = unit(rng.normal(size=(task.passages.num_rows, DIM)))
     first = doc_index[np.unique(query_index, return_index=True)[1]]
     queries = unit(docs[first] + NOISE * unit(rng.normal(size=(task.queries.num_rows, DIM))))
@@ -125,10 +130,11 @@ def evaluation(sample: int) -> dict[str, Any]:
 def encoding(texts: int, threads: int) -> dict[str, Any]:
     import numpy as np
 
-    from xir_lib.corpora import lareqa
-    from xir_lib.encoders import encode, open_encoder
-    from xir_lib.precision import choose
-    from xir_lib.run_record import environment
+    from xir_lib.data import lareqa
+    from xir_lib.encoders.encode import encode
+    from xir_lib.encoders.open import open_encoder
+    from xir_lib.encoders.precision import choose
+    from xir_lib.record import environment
 
     column = lareqa.load_task("xquad-r").passages["text"]
     chosen = np.random.default_rng(0).choice(len(column), texts, replace=False)

@@ -3,7 +3,7 @@
     XIR_DATA=... python tests/benchmarks/joins.py --out figures/miracl-yo/joins.json --passages 5000
 
 The same passages, the judged ones and random others, each time joined by another mark, and without
-titles; each minus the blank that `xir_lib.corpora.miracl` puts between them. A mark whose passages
+titles; each minus the blank that `xir_lib.data.miracl` puts between them. A mark whose passages
 have the pieces that the blank gives (XLM-R's vocabulary reads a line break as a blank) is counted,
 not encoded.
 """
@@ -19,11 +19,13 @@ import pandas as pd
 import pyarrow as pa
 from rounding import NAME, fewer_passages
 
-from xir_lib import evaluation, miracl_tables
-from xir_lib.corpora import miracl
-from xir_lib.corpora.records import RetrievalTask
+from xir_lib.data import miracl
+from xir_lib.data.records import RetrievalTask
+from xir_lib.encoders.encoder import Encoder
+from xir_lib.evaluation import evaluate as evaluation
 from xir_lib.paths import data_dir
-from xir_lib.run_record import environment, write_json
+from xir_lib.record import environment, write_json
+from xir_lib.study import miracl_tables
 
 JOINS: dict[
     str, Callable[[miracl.Passage], str]
@@ -63,7 +65,7 @@ def main() -> None:
     passages = {passage.doc_id: passage for passage in corpus if passage.doc_id in kept}
     tasks = {name: joined(task, passages, join) for name, join in JOINS.items()}
     assert tasks["none"].passages.equals(task.passages)
-    encoder = evaluation.Encoder(f"bundled:{NAME}")
+    encoder = Encoder(f"bundled:{NAME}")
     pieces = {
         name: encoder.model.tokenizer(
             one.passages["text"].to_pylist(), truncation=True, max_length=512

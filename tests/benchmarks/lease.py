@@ -41,12 +41,18 @@ if __name__ == "__main__":  # before NumPy is imported
 import pandas as pd
 import pyarrow.feather as feather
 
-from xir_lib import encoders, evaluation, mixed_pools, training
-from xir_lib.corpora.records import PairTable, RetrievalTask
+from xir_lib.data.records import PairTable, RetrievalTask
+from xir_lib.encoders import open as encoders
+from xir_lib.encoders.encoder import Encoder
 from xir_lib.errors import InputError
+from xir_lib.evaluation import evaluate as evaluation
+from xir_lib.metrics.measures import SETTINGS
 from xir_lib.paths import claim_build
-from xir_lib.rivals import parse_rival
-from xir_lib.study import PRINTED, SETTINGS, Study, load_study
+from xir_lib.repair.maps import parse_rival
+from xir_lib.study import mixed_pools
+from xir_lib.study.profile import Study, load_study
+from xir_lib.study.steps import PRINTED
+from xir_lib.training import run as training
 
 REPO = Path(__file__).resolve().parents[2]
 SCRATCH = Path(os.environ.get("XIR_SCRATCH", "/tmp/xir-lease"))
@@ -158,9 +164,7 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
             made.mkdir(parents=True)
             shutil.copy(model / "run.json", made)
             put(made)
-        encoder = evaluation.Encoder(
-            str(model) if job["kind"] == "model" else job["encoder"], cache=cache
-        )
+        encoder = Encoder(str(model) if job["kind"] == "model" else job["encoder"], cache=cache)
         if job["kind"] == "model":  # no path of this machine
             encoder.name = job["to"][0].replace("/evaluations/", "-")
         for given in job["tasks"]:
@@ -194,7 +198,7 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
     return log
 
 
-def judge(encoder: evaluation.Encoder, given: dict[str, Any], place: str, cache: Path) -> None:
+def judge(encoder: Encoder, given: dict[str, Any], place: str, cache: Path) -> None:
     """Evaluate as `xir evaluate` does, and put what `collect` reads in its place."""
     task = STATE["tasks"][given["task"]]
     sources = [STATE["tasks"][name] for name in given["fit_on"]]
@@ -297,7 +301,7 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(SCRATCH, ignore_errors=True)
     (SCRATCH / "tokens").mkdir(parents=True)
-    from xir_lib.train_settings import TrainSettings
+    from xir_lib.training.settings import TrainSettings
 
     STATE["settings"] = TrainSettings
     STATE["tasks"] = {

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from xir_lib.corpora import mmarco
+from xir_lib.data import mmarco
 
 ALPHABETS = {
     "en": "abcdefghijklmnopqrst",
@@ -35,8 +35,8 @@ ALPHABETS = {
 CHILD = """
 import json, resource, sys, time
 import pyarrow as pa
-from xir_lib.corpora import mmarco
-from xir_lib.corpora.records import PairTable
+from xir_lib.data import mmarco
+from xir_lib.data.records import PairTable
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 step, folder, out, negatives = sys.argv[1:]
 start, begin = peak(), time.perf_counter()

@@ -24,9 +24,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
 
-from xir_lib.corpora.records import RetrievalTask
-from xir_lib.run_record import environment, write_json
-from xir_lib.study import load_task
+from xir_lib.data.records import RetrievalTask
+from xir_lib.data.tasks import load_task
+from xir_lib.record import environment, write_json
 
 AT_ONCE = 100  # queries whose whole ranking is held as Python objects
 

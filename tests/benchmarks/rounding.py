@@ -21,10 +21,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from xir_lib import bundled, evaluation, miracl_tables
-from xir_lib.corpora import miracl
-from xir_lib.corpora.records import RetrievalTask
-from xir_lib.run_record import environment, write_json
+from xir_lib.data import miracl
+from xir_lib.data.records import RetrievalTask
+from xir_lib.encoders import bundled
+from xir_lib.encoders.encoder import Encoder
+from xir_lib.evaluation import evaluate as evaluation
+from xir_lib.record import environment, write_json
+from xir_lib.study import miracl_tables
 
 NAME = "multilingual-e5-small"
 
@@ -88,7 +91,7 @@ def main() -> None:
         for name, folder in folders.items():
             if name != "none":
                 rounded_again(folder, int(name.rsplit("-s", 1)[1]))
-            encoder = evaluation.Encoder(f"bundled:{NAME}" if name == "none" else str(folder))
+            encoder = Encoder(f"bundled:{NAME}" if name == "none" else str(folder))
             prompts[name] = encoder.prompts
             cosines[name] = encoder.encode(task.queries["text"].to_pylist(), "query", "queries")
             evaluation.evaluate(encoder, task, Path(temporary, "yo", name))

@@ -48,9 +48,9 @@ import torch
 from datasets import Dataset, disable_caching, disable_progress_bars, load_from_disk
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
-from xir_lib.corpora.records import PAIR_SCHEMA, PairTable
-from xir_lib.run_record import environment
-from xir_lib.samplers import PairIndex, StrategyBatchSampler
+from xir_lib.data.records import PAIR_SCHEMA, PairTable
+from xir_lib.record import environment
+from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
 
 Clock = Callable[[], float]
 LANGS = ("ar", "de", "en", "es", "hi", "ru", "zh")

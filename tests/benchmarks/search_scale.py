@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xir_lib.shards import Shards, encode_corpus, search_shards
+from xir_lib.evaluation.shards import Shards, encode_corpus, search_shards
 
 DIM = 384
 QUERIES = 100

@@ -38,10 +38,11 @@ def train(out: Path, seed: int) -> dict[str, Any]:
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-    from xir_lib.bundled import bundled_folder
-    from xir_lib.precision import choose
-    from xir_lib.run_record import environment
-    from xir_lib.study import load_study, load_training
+    from xir_lib.encoders.bundled import bundled_folder
+    from xir_lib.encoders.precision import choose
+    from xir_lib.record import environment
+    from xir_lib.study.profile import load_study
+    from xir_lib.study.sources import load_training
 
     study = load_study(PROFILE)
     settings = study.settings("x-x", seed=seed)

@@ -14,8 +14,9 @@ process of its own; prints JSON, and exits with 1 if the quality differs by more
 the speed is below the target (as it is on a processor that is no faster in bfloat16). On a CPU ours
 computes in the faster precision and the plain run in float32, its default; `environment` names the
 processor, ours' precision and the rates it was chosen by. Where there is a GPU both run on it, the
-plain run with `bf16=True`, the target is another, and the FLOPs of the steps (`xir_lib.cost`,
-padding not counted) are also given as a share of the device's peak. There ours is no faster
+plain run with `bf16=True`, the target is another, and the FLOPs of the steps
+(`xir_lib.training.cost`, padding not counted) are also given as a share of the device's peak.
+There ours is no faster
 (`training_speed_h100.json`, measured before a column that is one part went unsorted), and the
 bounds on quality are narrower than what dropout alone does on XQuAD-R: the same runs on two
 machines (`figures/parallel`, `figures/replica`) differ by up to 9 % in held-out loss.
@@ -45,12 +46,12 @@ def load(name: str) -> tuple[Any, Any, Any]:
     """Return pairs to train on, held-out pairs, and the retrieval task of the latter."""
     import pyarrow.compute as pc
 
-    from xir_lib.corpora import lareqa
-    from xir_lib.corpora.records import RetrievalTask
-    from xir_lib.corpora.splits import split_by_group
+    from xir_lib.data import lareqa
+    from xir_lib.data.records import RetrievalTask
+    from xir_lib.data.splits import split_by_group
 
     if name == "atlas-qa":
-        from xir_lib.corpora import atlas
+        from xir_lib.data import atlas
 
         pairs, held_out = (atlas.load_pairs(split, ATLAS_LANGUAGES) for split in ("train", "dev"))
         return pairs, held_out, atlas.load_task("dev", ATLAS_LANGUAGES)
@@ -80,10 +81,10 @@ def plain(pairs: Any, settings: Any, out: Path) -> float:
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-    from xir_lib.bundled import bundled_folder
-    from xir_lib.samplers import PairIndex
-    from xir_lib.train_settings import make_sampler
-    from xir_lib.training_data import PairDataset, batch_sampler_factory
+    from xir_lib.encoders.bundled import bundled_folder
+    from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory
+    from xir_lib.samplers.strategies import PairIndex
+    from xir_lib.training.settings import make_sampler
 
     model = SentenceTransformer(str(bundled_folder(ENCODER.removeprefix("bundled:"))))
     arguments = SentenceTransformerTrainingArguments(
@@ -111,8 +112,8 @@ def plain(pairs: Any, settings: Any, out: Path) -> float:
 
 
 def ours(pairs: Any, settings: Any, out: Path) -> float:
-    """Train with `xir_lib.training`; return the seconds of the steps."""
-    from xir_lib import training
+    """Train with `xir_lib.training.run`; return the seconds of the steps."""
+    from xir_lib.training import run as training
 
     fit, seconds = training._fit, []
 
@@ -129,7 +130,7 @@ def ours(pairs: Any, settings: Any, out: Path) -> float:
 
 def settings_of(steps: int) -> Any:
     """Return the settings of both runs."""
-    from xir_lib.train_settings import TrainSettings
+    from xir_lib.training.settings import TrainSettings
 
     return TrainSettings(
         strategy="hybrid-0.5",
@@ -148,10 +149,12 @@ def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(threads)
-    from xir_lib.encoders import open_encoder, prompts_of
-    from xir_lib.evaluation import Encoder, evaluate
-    from xir_lib.held_out import held_out_loss
-    from xir_lib.run_record import environment
+    from xir_lib.encoders.encode import prompts_of
+    from xir_lib.encoders.encoder import Encoder
+    from xir_lib.encoders.open import open_encoder
+    from xir_lib.evaluation.evaluate import evaluate
+    from xir_lib.record import environment
+    from xir_lib.training.held_out import held_out_loss
 
     settings = settings_of(steps)
     pairs, held_out, task = load(name)
@@ -185,7 +188,7 @@ def flops_per_second(
     >>> flops_per_second(100.0, {"flops": 2e15, "pairs": 200}, "NVIDIA H100 80GB HBM3")
     {'flops_per_second': 1000000000000000.0, 'share_of_peak': 1.0111223458038423}
     """
-    from xir_lib.cost import PEAK
+    from xir_lib.training.cost import PEAK
 
     found = pairs_per_second * cost["flops"] / cost["pairs"]
     peak = next((peak for name, peak in PEAK.items() if name in device), None)
@@ -213,7 +216,7 @@ def main() -> int:
         return 0
     import torch
 
-    from xir_lib.study import preview
+    from xir_lib.training.cost import preview
 
     runs: dict[str, Any] = {}
     for way in ("ours", "plain"):

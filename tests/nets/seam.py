@@ -1,6 +1,6 @@
 """Where the nets take the code from: the one file here that changes when modules move."""
 
-from xir_lib.corpora.records import (
+from xir_lib.data.records import (
     PAIR_SCHEMA,
     PASSAGE_SCHEMA,
     QREL_SCHEMA,
@@ -8,11 +8,13 @@ from xir_lib.corpora.records import (
     PairTable,
     RetrievalTask,
 )
-from xir_lib.metrics import SETTINGS
-from xir_lib.samplers import PairIndex, Strategy, StrategyBatchSampler
-from xir_lib.significance import compare
-from xir_lib.study import TrainData, load_results, load_training
-from xir_lib.train_settings import TrainSettings, batches_of
+from xir_lib.metrics.measures import SETTINGS
+from xir_lib.metrics.significance import compare
+from xir_lib.samplers.strategies import PairIndex, Strategy, StrategyBatchSampler
+from xir_lib.study.profile import TrainData
+from xir_lib.study.results import load_results
+from xir_lib.study.sources import load_training
+from xir_lib.training.settings import TrainSettings, batches_of
 
 __all__ = [
     "PAIR_SCHEMA",

@@ -1,3 +1,1 @@
-"""Corpora: one file per source, two record types, and the downloads. Knows no model and no
-measure.
-"""
+"""The old name of `xir_lib.data`, kept for one release."""

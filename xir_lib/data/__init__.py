@@ -1,0 +1,1 @@
+"""Pairs and tasks: two types, readers, one file a source. Knows no model and no measure."""

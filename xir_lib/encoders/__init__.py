@@ -1,0 +1,1 @@
+"""Encoders: opened, trimmed, turned into vectors. Knows no task and no measure."""

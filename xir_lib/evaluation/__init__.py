@@ -1,0 +1,1 @@
+"""One evaluation, and what is made of it. Knows no study."""

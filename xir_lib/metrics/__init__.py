@@ -1,0 +1,1 @@
+"""Ranks, measures and tests. Knows no data set and no model."""

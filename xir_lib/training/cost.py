@@ -1,0 +1,288 @@
+"""What a training run takes, before it runs: tokens, FLOPs, GPU hours and memory.
+
+For the paper's own configuration (section 4.1 of arXiv 2408.10536), which is too large to run here.
+Reads an encoder's configuration and tokenizer, never its weights: parameters are counted on a model
+that is built without memory. Knows no data set, no strategy and nothing about how fast a real
+machine is; `utilisation` is an assumption that the caller makes.
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field, model_validator
+
+from xir_lib.data.records import PairTable
+from xir_lib.data.splits import pair_counts
+from xir_lib.encoders.encode import prompts_of
+from xir_lib.encoders.open import place_of, why_not
+from xir_lib.errors import InputError
+from xir_lib.training.settings import (
+    TrainSettings,
+    batches_of,
+    trained_on,
+)
+
+PEAK = {"A100": 312e12, "H100": 989e12}  # dense bfloat16 FLOP/s; NVIDIA's data sheets, SXM boards
+OPTIMISER_BYTES = 16  # a parameter's float32 value and gradient and AdamW's two moments
+_XLM_R = {
+    "model_type": "xlm-roberta",
+    "vocab_size": 250_002,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}
+_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+PUBLISHED: dict[str, dict[str, Any]] = (
+    # the paper's encoders, Conneau et al. 2020 and Feng et al. 2022: for the estimate where there
+    # is no network
+    {
+        "FacebookAI/xlm-roberta-base": _BASE | _XLM_R,
+        "sentence-transformers/LaBSE": _BASE | {"model_type": "bert", "vocab_size": 501_153},
+    }
+)
+
+
+def estimate(
+    config: Any,
+    *,
+    batch_size: int,
+    steps: int,
+    query_tokens: float,
+    passage_tokens: float,
+    queries: int = 1,
+    passages: int = 1,
+    vocab: int | None = None,
+    utilisation: float = 0.3,
+) -> dict[str, Any]:
+    """Return what `steps` steps of `batch_size` pairs take for an encoder of this transformers
+    configuration.
+
+    A text of T tokens costs 6 N T + 12 L h T^2 FLOPs, forward and backward: N parameters outside
+    the embeddings (Kaplan et al. 2020, section 2.1: 2 N forward, twice that backward, look-ups are
+    free), L layers, h wide. The second term is attention without a causal mask (Chowdhery et al.
+    2022, appendix B). The mean length stands for every text, so the spread of T is left out, as are
+    padding, in-batch scores, modules after pooling and the optimiser. With recomputed activations
+    (gradient checkpointing, cached loss) add a third.
+
+    Args:
+        config: a transformers configuration, see `open_config`.
+        batch_size: pairs per step.
+        steps: optimiser steps.
+        query_tokens: mean number per query, prefix and special tokens included.
+        passage_tokens: the same per passage.
+        queries: queries read per pair, 2 where each is read in a second language.
+        passages: passages read per pair, 1 and the hard negatives.
+        vocab: rows of the embedding table that are trained; default all. Without weight in FLOPs,
+        it rules the memory.
+        utilisation: share of the device's peak that training reaches, an assumption.
+
+    Returns:
+        steps, pairs, tokens, parameters {embeddings, other}, flops, utilisation, gpu_hours by
+        device of `PEAK` and optimiser_gb, 1e9 bytes of weights, gradients and AdamW moments in
+        float32; activations come on top.
+    """
+    if not 0 < utilisation <= 1:
+        raise InputError(f"utilisation must be in (0, 1], got {utilisation}")
+    embeddings, other = parameters(config, vocab)
+    pairs = batch_size * steps
+    width = 12 * config.num_hidden_layers * config.hidden_size
+    lengths = [query_tokens] * queries + [passage_tokens] * passages
+    flops = sum(pairs * (6 * other * length + width * length**2) for length in lengths)
+    return {
+        "steps": steps,
+        "pairs": pairs,
+        "tokens": round(pairs * sum(lengths)),
+        "parameters": {"embeddings": embeddings, "other": other},
+        "flops": flops,
+        "utilisation": utilisation,
+        "gpu_hours": {device: flops / (peak * utilisation) / 3600 for device, peak in PEAK.items()},
+        "optimiser_gb": (embeddings + other) * OPTIMISER_BYTES / 1e9,
+    }
+
+
+def parameters(config: Any, vocab: int | None = None) -> tuple[int, int]:
+    """Count an encoder's parameters (in embedding tables, elsewhere), with `vocab` rows for the
+    tokens, default all.
+
+    The model is built on torch's meta device, which holds shapes alone, so this holds for any
+    architecture that transformers knows. A pooler is not counted: `open_encoder` drops it.
+    """
+    import torch
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    tables = [part for part in model.modules() if isinstance(part, torch.nn.Embedding)]
+    embeddings = sum(table.weight.numel() for table in tables)
+    whole = sum(
+        value.numel() for name, value in model.named_parameters() if not name.startswith("pooler.")
+    )
+    rows, width = model.get_input_embeddings().weight.shape
+    if vocab is not None and not 0 < vocab <= rows:
+        raise InputError(
+            f"vocab must be in [1, {rows}], the rows of the embedding table, got {vocab}"
+        )
+    unused = 0 if vocab is None else (rows - vocab) * width
+    return embeddings - unused, whole - embeddings
+
+
+def open_config(encoder: str) -> tuple[Any, str]:
+    """Return an encoder's transformers configuration, and where it comes from, in words.
+
+    A folder and `bundled:NAME` are read from disk, a hub id from the Hub or its cache
+    (`XIR_OFFLINE=1`: the cache alone). Where that fails, the paper's two encoders are known by
+    their published sizes.
+    """
+    from transformers import AutoConfig
+
+    place, local = place_of(encoder)
+    try:
+        return (
+            AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False),
+            f"configuration of {encoder}",
+        )
+    except (OSError, ValueError) as error:
+        if sizes := PUBLISHED.get(encoder):
+            return (
+                AutoConfig.for_model(**sizes),
+                f"published sizes of {encoder}, its configuration is not at hand",
+            )
+        reason = why_not(error, place)
+        raise InputError(f"cannot read the configuration of {encoder!r}: {reason}") from error
+
+
+def token_means(
+    encoder: str,
+    pairs: PairTable,
+    max_seq_length: int,
+    prompts: list[str] | None = None,
+    sample: int = 500,
+) -> tuple[float, float]:
+    """Return the mean tokens per query and per passage of `sample` random rows, cut at
+    `max_seq_length`.
+
+    Without `prompts` they are those of the encoder's folder, as in training; seed 0, so that a
+    table has one answer.
+    """
+    from sentence_transformers.util import load_file_path
+    from transformers import AutoTokenizer
+
+    place, local = place_of(encoder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, local_files_only=local, trust_remote_code=False
+        )
+        saved = load_file_path(place, "config_sentence_transformers.json", local_files_only=local)
+    except (OSError, ValueError) as error:
+        reason = why_not(error, place)
+        raise InputError(f"cannot read the tokenizer of {encoder!r}: {reason}") from error
+    told = json.loads(Path(saved).read_text(encoding="utf-8")) if saved else {}
+    unopened: Any = SimpleNamespace(
+        prompts=told.get("prompts", {}), default_prompt_name=told.get("default_prompt_name")
+    )
+    means = []
+    for column, prompt in zip(
+        ("query", "passage"), prompts or prompts_of(unopened, encoder), strict=True
+    ):
+        texts = pairs.table[column].drop_null()
+        rows = np.random.default_rng(0).permutation(len(texts))[:sample]
+        chosen = [prompt + text for text in pc.take(texts, rows).to_pylist()]
+        ids = tokenizer(chosen, truncation=True, max_length=max_seq_length)["input_ids"]
+        means.append(float(np.mean([len(row) for row in ids])))
+    return means[0], means[1]
+
+
+class MixedSet(BaseModel, extra="forbid", frozen=True):
+    """One data set of a mixture."""
+
+    name: str
+    pairs: int = Field(gt=0, description="per language")
+    languages: list[str] = Field(min_length=1)
+
+
+class Mixture(BaseModel, extra="forbid", frozen=True):
+    """The paper's training data by its sizes. Only mMARCO has a loader here, so this can be
+    estimated, not trained on.
+    """
+
+    source: Literal["mixture"]
+    datasets: list[MixedSet] = Field(min_length=2)
+    query_tokens: float = Field(
+        gt=0, description="mean per query, prefix and special tokens included"
+    )
+    passage_tokens: float = Field(gt=0, description="the same per passage")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Mixture":
+        names = [dataset.name for dataset in self.datasets]
+        if len(set(names)) < len(names):
+            raise InputError(f"datasets holds a name twice: {', '.join(names)}; name each once")
+        return self
+
+    @property
+    def pairs(self) -> int:
+        """Return the pairs of all data sets, each counted once for all its languages."""
+        return sum(dataset.pairs for dataset in self.datasets)
+
+
+def preview(
+    encoder: str,
+    settings: TrainSettings,
+    data: PairTable | Mixture,
+    held_out: PairTable | None = None,
+) -> dict[str, Any]:
+    """Return what `xir train` would do, as JSON values: settings, sizes of the data, the sampler's
+    report and the cost.
+
+    Of pairs that are here the tokens are measured on 500 rows; a mixture states them. The cost is
+    that of the run, of 1,000 steps and of an epoch, each id once. No weights are read and nothing
+    is written.
+    """
+    from xir_lib.training.cost import estimate, open_config, token_means
+
+    config, source = open_config(encoder)
+    sampler = None
+    if isinstance(data, Mixture):
+        ids, tokens, measured = data.pairs, (data.query_tokens, data.passage_tokens), False
+        sizes = [
+            {**member.model_dump(), "share_of_batches": member.pairs / data.pairs}
+            for member in data.datasets
+        ]
+    else:
+        data = trained_on(data, settings)
+        sampler = batches_of(data, settings).report()
+        ids, tokens, measured = (
+            len(data.pair_ids),
+            token_means(encoder, data, settings.max_seq_length, settings.prompts),
+            True,
+        )
+        several = {f"of them {name}": table for name, table in data.datasets().items() if name}
+        tables = {"train": data, **several, **({"held out": held_out} if held_out else {})}
+        sizes = [{"name": name, **pair_counts(table)} for name, table in tables.items()]
+    steps = {
+        "this run": settings.steps,
+        "1,000 steps": 1000,
+        "one epoch": max(1, ids // settings.batch_size),
+    }
+    lengths: dict[str, Any] = dict(zip(("query_tokens", "passage_tokens"), tokens, strict=True))
+    read = {"queries": 2 if settings.query_kl else 1, "passages": 1 + settings.negatives, **lengths}
+    return {
+        "encoder": encoder,
+        "architecture": source,
+        "settings": settings.model_dump(),
+        "data": sizes,
+        "sampler": sampler,
+        "tokens": {**lengths, "measured": measured},
+        "cost": {
+            name: estimate(config, batch_size=settings.batch_size, steps=count, **read)
+            for name, count in steps.items()
+        },
+    }
