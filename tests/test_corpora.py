@@ -27,7 +27,6 @@ from xir_lib.data.tasks import load_paragraphs, load_task
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
-from xir_lib.study import profile as study
 from xir_lib.study.profile import load_study
 from xir_lib.study.sources import load_training
 from xir_lib.training.settings import TrainSettings, parse_strategy, trained_on
@@ -793,7 +792,9 @@ def test_the_other_designs_on_mlqa_train_on_the_ids_that_they_name(
     assert len(parts["atlas"].pair_ids) == 917 and len(parts["atlas"].languages) == 23
     assert set(held_out.pair_ids) == {f"mlqa/{name}" for name in matched_held_out.pair_ids}
     near = [set(matched.pair_ids[:7]), set(matched_held_out.pair_ids[:3])]
-    monkeypatch.setattr(study, "near_ids", lambda pairs, task: near[task.name == "mlqa-r"])
+    monkeypatch.setattr(
+        "xir_lib.study.sources.near_ids", lambda pairs, task: near[task.name == "mlqa-r"]
+    )
     apart = of("apart")
     assert [set(side.pair_ids) for side in apart] == [
         set(side.pair_ids) - near[0] - near[1] for side in (matched, matched_held_out)

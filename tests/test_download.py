@@ -294,7 +294,8 @@ def test_read_only_folder(server: Server, tmp_path: Path) -> None:
 def test_a_killed_download_starts_again_cleanly(server: Server, tmp_path: Path) -> None:
     server.broken["/org/rev/sub/two.txt"] = ["stalled"]
     code = (
-        "import sys; from xir_lib.corpora import download; from xir_lib.data.catalogue import *;"
+        "import sys; from xir_lib.data import catalogue as download;"
+        "from xir_lib.data.catalogue import *;"
         f"download.DATASETS = {{'toy': {TOY!r}}};"
         f"download.get('toy', base_url={server.url!r}, progress=False)"
     )

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from toy import IDS, LANGS, toy_task
 
 from xir_lib.data.records import RetrievalTask
-from xir_lib.encoders import open as encoders
+from xir_lib.encoders.encode import encode
 from xir_lib.encoders.encoder import Encoder
 from xir_lib.errors import InputError
 from xir_lib.evaluation import evaluate as evaluation
@@ -290,7 +290,7 @@ def test_shards_give_the_same_evaluation(
     assert result["bias"]["language_share"]["own"]["mean"] == pytest.approx(share, abs=1e-6)
     (stored,) = folder.glob("*.npy")
     assert np.load(stored).dtype == np.float16
-    monkeypatch.setattr(encoders, "encode", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("xir_lib.encoders.encode.encode", lambda *_, **__: 1 / 0)
     evaluate(
         encoder, task, tmp_path / "again", in_shards=folder
     )  # nothing is encoded a second time
@@ -332,11 +332,11 @@ def test_a_task_of_one_language_has_one_setting_and_says_what_it_cannot_have(
 def test_a_killed_encoding_goes_on_where_it_was(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "CACHED_TEXTS", 8)
+    monkeypatch.setattr("xir_lib.encoders.encoder.CACHED_TEXTS", 8)
     own = copy.copy(encoder)
     own.cache = tmp_path
     texts = toy_task().passages["text"].to_pylist()[:20]
-    real, done = encoders.encode, []
+    real, done = encode, []
 
     def third_fails(
         model: SentenceTransformer, given: list[str], **arguments: object
@@ -346,7 +346,7 @@ def test_a_killed_encoding_goes_on_where_it_was(
             raise KeyboardInterrupt
         return real(model, given, **arguments)
 
-    monkeypatch.setattr(encoders, "encode", third_fails)
+    monkeypatch.setattr("xir_lib.encoders.encode.encode", third_fails)
     with pytest.raises(KeyboardInterrupt):
         own.encode(texts, "document", "texts")
     np.testing.assert_allclose(

@@ -52,8 +52,8 @@ def test_conda_users_get_the_same_pins_and_python() -> None:
 def test_importing_results_loads_no_heavy_library() -> None:
     heavy = {"torch", "transformers", "datasets", "matplotlib", "snakemake"}
     code = (
-        f"import sys, xir_lib.report, xir_lib.plots, xir_lib.claims; print(sorted({heavy} &"
-        " sys.modules.keys()))"
+        "import sys, xir_lib.study.report, xir_lib.study.plots, xir_lib.study.claims;"
+        f"print(sorted({heavy} & sys.modules.keys()))"
     )
     assert (
         subprocess.run(

@@ -12,6 +12,7 @@ import pytest
 
 from xir_lib.errors import InputError
 from xir_lib.evaluation import card as bias_report
+from xir_lib.evaluation.compare import save_table
 from xir_lib.paths import REPO
 from xir_lib.study import claims, graph, report, tables
 from xir_lib.study.results import load_results
@@ -33,7 +34,7 @@ def test_published_figures_can_be_rebuilt_from_their_folder(profile: str, tmp_pa
     }
     assert (folder / "README.md").read_text(encoding="utf-8") == report.profile_page(results)
     for name, table in rebuilt.items():
-        tables.save_table(table, tmp_path, name)
+        save_table(table, tmp_path, name)
         assert (tmp_path / f"{name}.csv").read_text() == (folder / f"{name}.csv").read_text(), name
     files = {path.name for path in (folder / "results").iterdir()}
     assert {"study.json", "runs.json", "evaluations.json", "group_sums.parquet"} <= files

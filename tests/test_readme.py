@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from xir_lib.evaluation.compare import MARGIN
 from xir_lib.metrics import measures as metrics
 from xir_lib.paths import REPO
 from xir_lib.study import designs, factors, low_resource, miracl_tables, tables
@@ -220,7 +221,7 @@ def expected() -> list[str]:
         for fix in ("none", FIX)
         for setting in metrics.SETTINGS
     ]
-    assert max(map(abs, fewer_ids)) < tables.MARGIN
+    assert max(map(abs, fewer_ids)) < MARGIN
     recommended = json.loads(
         (REPO / "tests" / "benchmarks" / "results" / "recommended.json").read_text(encoding="utf-8")
     )
@@ -277,9 +278,7 @@ def expected() -> list[str]:
         "task"
     )
     assert halfway["verdict"].to_dict() == {"mlqa-r": "a better", "xquad-r-test": "equivalent"}
-    assert (
-        halfway["low"].max() < tables.MARGIN
-    )  # its own rule, which "pure" and the loss fail as well
+    assert halfway["low"].max() < MARGIN  # its own rule, which "pure" and the loss fail as well
     level_with = tables.primary_family(results("low_resource")).query(
         "b == 'x-y' and measure == 'mAP' and setting != 'monolingual'"
     )
@@ -367,7 +366,7 @@ def expected() -> list[str]:
         lambda told: told.removeprefix("+").replace("[+", "[").replace(", +", ", ")
     )
     at_home = more.loc[("mlqa-r", "hybrid-0.5")].drop("rank distance")
-    assert all(abs(float(told.split(" ")[0])) < tables.MARGIN for told in at_home)
+    assert all(abs(float(told.split(" ")[0])) < MARGIN for told in at_home)
     farther = more.loc[("mlqa-r", "hybrid-0.5"), "rank distance"].replace("+", "")
     added = (
         miracl_tables.training_table(topics)
@@ -389,7 +388,7 @@ def expected() -> list[str]:
     )
     changes = [told.replace("+", "") for row in leads.to_numpy() for told in row]
     farthest = max(changes, key=lambda told: abs(float(told.split(" ")[0])))
-    assert abs(float(farthest.split(" ")[0])) < tables.MARGIN
+    assert abs(float(farthest.split(" ")[0])) < MARGIN
     best = mAP("parallel", "xquad-r-test", "hybrid-0.5", "round-robin")
     ragged = {
         (task, other, setting): minus("ragged", task, other, setting)

@@ -18,12 +18,13 @@ import yaml
 from test_cli import xir
 from toy import toy_pairs, toy_task
 
+from xir_lib.data.tasks import load_task
 from xir_lib.errors import InputError
 from xir_lib.paths import REPO, named
 from xir_lib.study import graph
 from xir_lib.study import profile as study
 from xir_lib.study.profile import load_study
-from xir_lib.study.steps import prepare
+from xir_lib.study.steps import evaluation_folders, prepare
 
 DEMO = yaml.safe_load((REPO / "params" / "demo.yaml").read_text())
 HOSTILE = [
@@ -88,7 +89,7 @@ def finish(build: Path) -> Path:
         name: json.loads((results / f"{name}.json").read_text()) for name in ("runs", "evaluations")
     }
     sums = pd.read_parquet(results / "group_sums.parquet")
-    folders = study.evaluation_folders(profile, build)
+    folders = evaluation_folders(profile, build)
     for one in found["evaluations"]:
         key = {name: one[name] for name in ("run", "task", "rival")}
         folder = folders[one["run"], one["task"], one["rival"]]
@@ -219,8 +220,10 @@ def test_collect_replaces_results_and_removes_figures_in_its_own_build_folder(
 def test_a_task_folder_with_anything_else_in_it_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "load_training", lambda data: (toy_pairs(), toy_pairs()))
-    monkeypatch.setattr(study, "load_task", lambda name, languages: toy_task(name))
+    monkeypatch.setattr(
+        "xir_lib.study.steps.load_training", lambda data: (toy_pairs(), toy_pairs())
+    )
+    monkeypatch.setattr("xir_lib.study.steps.load_task", lambda name, languages: toy_task(name))
     demo = study.Study(**DEMO)
     prepare(demo, tmp_path)
     prepare(demo, tmp_path)  # its own may be
@@ -334,7 +337,7 @@ def test_folders_that_hide_their_name_have_it(
         file.rename(tmp_path / "toy" / file.name)
     for folder, name in (("toy", "."), ("toy/inside", "..")):
         monkeypatch.chdir(tmp_path / folder)
-        assert study.load_task(name).name == "toy"  # a folder of shards is called after it
+        assert load_task(name).name == "toy"  # a folder of shards is called after it
     with pytest.raises(InputError, match="/ names no folder of its own; give the folder's name"):
         named("/")
 

@@ -3,7 +3,7 @@ it was.
 
 A small random encoder judges a task with gaps, grades and six groups; the run has ties.
 `evaluation.json` holds every `metrics.json` without its `config`, `per_query.parquet` every value
-of every query. `python tests/nets/test_evaluation.py` writes both anew, which no change of code
+of every query. `python tests/nets/test_golden.py` writes both anew, which no change of code
 should ask for.
 """
 
