@@ -20,7 +20,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding
 from test_cli import xir
-from test_encoders import build_tiny
+from tiny import build_tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toy import IDS, LANGS, toy_task
 

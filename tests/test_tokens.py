@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from test_encoders import TEXTS, build_tiny
+from tiny import TEXTS, build_tiny
 
 from xir_lib.encoders import tokens
 from xir_lib.encoders.encoder import Encoder
