@@ -2,7 +2,6 @@
 itself from its cache.
 """
 
-import copy
 import hashlib
 import json
 import re
@@ -327,34 +326,6 @@ def test_a_task_of_one_language_has_one_setting_and_says_what_it_cannot_have(
     own = cells[cells["measure"] == "mAP"]["value"].mean()  # the same pool as in the parallel task
     assert result["settings"]["monolingual"]["mAP"] == pytest.approx(own, abs=1e-9)
     assert alone["robustness"]["cells"]
-
-
-def test_a_killed_encoding_goes_on_where_it_was(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluation, "CACHED_TEXTS", 8)
-    own = copy.copy(encoder)
-    own.cache = tmp_path
-    texts = toy_task().passages["text"].to_pylist()[:20]
-    real, done = encoders.encode, []
-
-    def third_fails(
-        model: SentenceTransformer, given: list[str], **arguments: object
-    ) -> np.ndarray:
-        done.append(len(given))
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        return real(model, given, **arguments)
-
-    monkeypatch.setattr(encoders, "encode", third_fails)
-    with pytest.raises(KeyboardInterrupt):
-        own.encode(texts, "document", "texts")
-    np.testing.assert_allclose(
-        own.encode(texts, "document", "texts"),
-        real(own.model, texts, prompt="passage: "),
-        atol=1e-6,
-    )
-    assert done == [8, 8, 4, 4]
 
 
 def test_the_paragraph_around_a_passage_is_in_the_key(encoder: Encoder, tmp_path: Path) -> None:
