@@ -14,7 +14,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from test_cli import xir
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import IDS, LANGS, toy_task
 
 from xir_lib.data.records import RetrievalTask

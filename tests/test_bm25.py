@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_encoders import build_tiny
+from tiny import build_tiny
 
 from xir_lib.encoders.open import open_encoder
 from xir_lib.evaluation import bm25

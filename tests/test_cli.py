@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from test_beir import parts as beir_parts
 from test_beir import write as write_beir
-from test_encoders import build_tiny
 from test_study import hub_xlm_roberta
+from tiny import build_tiny
 from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.cli import main

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_encoders import build_tiny
+from tiny import build_tiny
 from torch.utils.flop_counter import FlopCounterMode
 from toy import toy_pairs
 from transformers import AutoModel, BertConfig, XLMRobertaConfig

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from test_dropin import BATCH_SIZE, Batch, fit, planned
-from test_encoders import build_tiny
 from test_resume import same_weights
+from tiny import build_tiny
 
 RANKS = (0, 1)
 SAVED = 6  # 9 batches are 4 steps of two processes, so this is 2 steps into epoch 1

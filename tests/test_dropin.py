@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import toy_pairs
 
 from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory

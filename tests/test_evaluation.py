@@ -2,7 +2,6 @@
 itself from its cache.
 """
 
-import copy
 import hashlib
 import json
 import re
@@ -20,12 +19,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding
 from test_cli import xir
-from test_encoders import build_tiny
+from tiny import build_tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toy import IDS, LANGS, toy_task
 
 from xir_lib.data.records import RetrievalTask
-from xir_lib.encoders.encode import encode
 from xir_lib.encoders.encoder import Encoder
 from xir_lib.errors import InputError
 from xir_lib.evaluation import evaluate as evaluation
@@ -327,34 +325,6 @@ def test_a_task_of_one_language_has_one_setting_and_says_what_it_cannot_have(
     own = cells[cells["measure"] == "mAP"]["value"].mean()  # the same pool as in the parallel task
     assert result["settings"]["monolingual"]["mAP"] == pytest.approx(own, abs=1e-9)
     assert alone["robustness"]["cells"]
-
-
-def test_a_killed_encoding_goes_on_where_it_was(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("xir_lib.encoders.encoder.CACHED_TEXTS", 8)
-    own = copy.copy(encoder)
-    own.cache = tmp_path
-    texts = toy_task().passages["text"].to_pylist()[:20]
-    real, done = encode, []
-
-    def third_fails(
-        model: SentenceTransformer, given: list[str], **arguments: object
-    ) -> np.ndarray:
-        done.append(len(given))
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        return real(model, given, **arguments)
-
-    monkeypatch.setattr("xir_lib.encoders.encode.encode", third_fails)
-    with pytest.raises(KeyboardInterrupt):
-        own.encode(texts, "document", "texts")
-    np.testing.assert_allclose(
-        own.encode(texts, "document", "texts"),
-        real(own.model, texts, prompt="passage: "),
-        atol=1e-6,
-    )
-    assert done == [8, 8, 4, 4]
 
 
 def test_the_paragraph_around_a_passage_is_in_the_key(encoder: Encoder, tmp_path: Path) -> None:

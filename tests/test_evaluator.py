@@ -18,7 +18,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import toy_pairs, toy_task
 
 from xir_lib.data.records import RetrievalTask

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from test_encoders import build_tiny
+from tiny import build_tiny
 
 from xir_lib.data import miracl
 from xir_lib.errors import InputError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from test_encoders import build_tiny
+from tiny import build_tiny
 
 from xir_lib.errors import InputError
 from xir_lib.training.loss import ParallelQueryLoss, SortedBatchLoss

@@ -14,7 +14,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.data.records import RetrievalTask

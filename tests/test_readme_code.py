@@ -20,7 +20,7 @@ import typer
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from test_corpora import paragraph, write
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import IDS, toy_pairs
 from typer.testing import CliRunner
 

@@ -23,7 +23,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import IDS, toy_pairs
 
 from xir_lib.errors import InputError

@@ -320,7 +320,7 @@ def test_equal_shards_share_a_file(tmp_path: Path) -> None:
 
 
 def test_the_study_s_encoder_gives_the_vectors_of_its_own_encode(tmp_path: Path) -> None:
-    from test_encoders import build_tiny
+    from tiny import build_tiny
 
     from xir_lib.encoders.encoder import Encoder
 

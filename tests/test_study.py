@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.modules import (
     Pooling,
     Transformer,
 )
-from test_encoders import LETTERS
+from tiny import LETTERS
 from toy import IDS, toy_pairs
 from transformers import (
     BertConfig,

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.models import Dense, Pooling, Transformer
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import IDS, toy_pairs
 
 from xir_lib.data.records import PairTable, table_digest

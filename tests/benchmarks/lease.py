@@ -12,7 +12,7 @@ keeps. What several profiles share is there once; `places` in OUT/log.jsonl says
 belongs. `--unpack BUILD` puts everything there, for `xir step collect` and the notebooks.
 
 STAGE has what `prepare` makes: pairs/PROFILE/{train,held_out}.arrow with kept.npy
-(`used_pieces` of them), pairs.json (which folder a profile uses), tasks/NAME/;
+(`vocabulary.used_pieces` of them), pairs.json (which folder a profile uses), tasks/NAME/;
 others.arrow and extra.json for what belongs to no profile (MIRACL Yoruba, and pools with foreign
 passages). OUT also gets log.jsonl: what took how long, and what failed.
 """
@@ -137,7 +137,6 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
     log["tasks"] = [given["task"] for given in job["tasks"]]
     model, cache = SCRATCH / "models" / str(number), SCRATCH / "cache" / str(number)
     cache.mkdir(parents=True)
-    (cache / "tokens").symlink_to(SCRATCH / "tokens")  # shared by all, the vectors are not
     try:
         if job["kind"] == "model":
             settings = STATE["settings"](**job["settings"])
@@ -300,7 +299,7 @@ def main() -> int:
     stage, out = arguments.stage.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(SCRATCH, ignore_errors=True)
-    (SCRATCH / "tokens").mkdir(parents=True)
+    SCRATCH.mkdir(parents=True)
     from xir_lib.training.settings import TrainSettings
 
     STATE["settings"] = TrainSettings

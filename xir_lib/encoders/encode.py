@@ -1,4 +1,9 @@
-"""Turn texts into vectors, in batches of equal work."""
+"""Turn texts into vectors, in batches of equal work.
+
+Texts with about as many tokens go together, so that little is padded, and a batch holds as many of
+them as a budget of tokens allows. That is all that is ours here: the tokenizer, the model and its
+modules are those of sentence-transformers. Knows no task, no cache and no measure.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xir_lib.encoders.precision import Asked, choose
-from xir_lib.encoders.tokens import Tokens, padded, tokenise
 from xir_lib.errors import InputError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from sentence_transformers import SentenceTransformer
 
-
 Role = Literal["query", "document"]  # sentence-transformers' names
-
-
 ROLES: tuple[Role, Role] = ("query", "document")
+Batch = tuple[np.ndarray, dict[str, Any]]  # which texts, and what the model takes for them
+
+CHUNK = 4096  # texts tokenised at a time: enough to find neighbours of the same length
+CPU_TOKENS, GPU_TOKENS = (
+    1024,
+    65536,
+)  # in a batch; a CPU is slower where activations leave its cache
 
 
 def encode(
@@ -34,23 +39,20 @@ def encode(
     batch_tokens: int | None = None,
     precision: Asked = "auto",
     progress: str | None = None,
-    tokens: Tokens | None = None,
 ) -> np.ndarray:
     """Encode texts behind `prompt` into float32 rows of length 1, (texts, dim), in the order given.
 
     `role` decides which encoder reads them where a model has two, one for queries and one for
     passages (`Router`), as in sentence-transformers' `encode_query` and `encode_document`; other
-    models have no use for it.
+    models have no use for it. `batch_tokens` counts padding too; default `CPU_TOKENS` or
+    `GPU_TOKENS`. `precision` is bfloat16 autocast or float32; "auto" is the faster
+    (`precision.choose`). `progress` names a progress bar.
 
-    Texts are sorted by their number of tokens and cut into batches of at most `batch_tokens`
-    tokens, padding included, so that little is padded and every batch is the same work. The default
-    is 65,536 on GPU and 1,024 on CPU, where activations that outgrow the cache cost more than small
-    batches do. `precision` is bfloat16 autocast or float32; "auto" is the faster
-    (`precision.choose`). `progress` names a progress bar; `tokens` is `tokenise` of the same texts,
-    if it was done before. Raises `InputError` for a text that is null or gets no direction: a
-    vector that is zero or not finite, and for an encoder that gives other dimensions than it says.
+    Raises `InputError` for a text that is null or gets no direction (a vector that is zero or not
+    finite), and for an encoder that gives other dimensions than it says.
     """
     import torch
+    from sentence_transformers.util import batch_to_device
     from tqdm.auto import tqdm
 
     texts = list(texts) if isinstance(texts, Sequence) else texts.to_pylist()
@@ -59,91 +61,40 @@ def encode(
             f"text number {texts.index(None)} of {len(texts)} is null; drop it or give a text"
         )
     device = model.device
-    if batch_tokens is None:
-        batch_tokens = 1024 if device.type == "cpu" else 65536
+    on_cpu = device.type == "cpu"
+    budget = batch_tokens or (CPU_TOKENS if on_cpu else GPU_TOKENS)
     half = choose(precision, model).precision == "bfloat16"
-    read = reading(model, prompt, role)
-    model.eval()
-    tokens = tokens or tokenise(model, texts, **read)
-    lengths = tokens.lengths if tokens else np.array([len(text) for text in texts])
+    read = {"prompt": prompt} | ({"task": role} if is_routed(model) else {})
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
+    model.eval()
 
-    def embed(batch: tuple[np.ndarray, dict[str, Any]]) -> None:
+    def embed(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         rows, inputs = batch
-        inputs = {
-            key: value.to(device) if hasattr(value, "to") else value
-            for key, value in inputs.items()
-        }
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=half),
-        ):  # both are a thread's own
-            output = model(inputs)["sentence_embedding"].float()[:, : model.truncate_dim]
-            if output.shape[1] != vectors.shape[1]:
-                raise InputError(
-                    f"the encoder says {vectors.shape[1]} dimensions and gives {output.shape[1]};"
-                    " mend its configuration"
-                )
-            vectors[rows] = torch.nn.functional.normalize(output, dim=1).cpu().numpy()
-        bar.update(len(rows))
+        # Both contexts are a thread's own, so that they are entered here.
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            output = model(batch_to_device(inputs, device))["sentence_embedding"].float()
+            output = torch.nn.functional.normalize(output[:, : model.truncate_dim], dim=1)
+            return rows, output.cpu().numpy()
 
-    def features(rows: np.ndarray) -> dict[str, Any]:
-        return (
-            padded(tokens, rows)
-            if tokens
-            else model.preprocess([texts[row] for row in rows], **read)
-        )
-
-    tokenised = (
-        (rows, features(rows)) for rows in _batches(lengths, batch_tokens)
-    )  # in this thread: a tokenizer serves one
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
-        if threads == 1:
-            for batch in tokenised:
-                embed(batch)
-        else:  # a batch per thread: several threads on one small batch wait for each other
-            try:
-                with ThreadPoolExecutor(
-                    threads, initializer=torch.set_num_threads, initargs=(1,)
-                ) as pool:
-                    for _ in pool.map(embed, tokenised):
-                        pass
-            finally:
-                torch.set_num_threads(threads)
-    lost = np.flatnonzero(
-        ~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
-    )  # true for NaN as well
-    if len(lost):
-        raise InputError(
-            f"{f'{progress}: ' if progress else ''}text number {lost[0]} of {len(texts)} has no"
-            f" usable vector (zero or not finite): {texts[lost[0]][:60]!r}"
-        )
+    # On a CPU every thread has a batch of its own: several on one small batch wait for each other.
+    # The tokenizer serves one thread alone; it runs in this one.
+    threads = torch.get_num_threads()
+    workers = ThreadPoolExecutor(
+        threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,)
+    )
+    bar = tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None)
+    try:
+        with workers, bar:
+            for start in range(0, len(texts), CHUNK):
+                batches = _batches(model, texts[start : start + CHUNK], read, budget)
+                for rows, found in workers.map(embed, batches):
+                    _check_width(found.shape[1], vectors.shape[1])
+                    vectors[start + rows] = found
+                    bar.update(len(rows))
+    finally:
+        torch.set_num_threads(threads)
+    _check_directions(vectors, texts, f"{progress}: " if progress else "")
     return vectors
-
-
-def is_routed(model: "SentenceTransformer") -> bool:
-    """Say whether the model reads queries and passages with modules of their own."""
-    from sentence_transformers.base.modules import Router
-
-    return isinstance(model[0], Router)
-
-
-def reading(model: "SentenceTransformer", prompt: str, role: Role) -> dict[str, str]:
-    """Return what `SentenceTransformer.preprocess` is told besides the texts."""
-    return {"prompt": prompt, **({"task": role} if is_routed(model) else {})}
-
-
-def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield row numbers, longest texts first (what does not fit in memory fails at once), `budget`
-    tokens a batch.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, budget // max(1, int(lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
 
 
 def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:
@@ -160,3 +111,58 @@ def prompts_of(model: "SentenceTransformer", name: str = "") -> tuple[str, str]:
     if not query and not passage and re.search(r"(^|[/-])e5-(small|base|large)(-v2)?/*$", name):
         return "query: ", "passage: "
     return query, passage
+
+
+def is_routed(model: "SentenceTransformer") -> bool:
+    """Say whether the model reads queries and passages with modules of their own."""
+    from sentence_transformers.base.modules import Router
+
+    return isinstance(model[0], Router)
+
+
+def _batches(
+    model: "SentenceTransformer", texts: list[str], read: dict[str, str], budget: int
+) -> Iterator[Batch]:
+    """Yield batches of at most `budget` tokens, padding included, the longest texts first: what
+    does not fit in memory fails at once.
+    """
+    import torch
+
+    # 1. Tokenise all texts; each is padded to the longest.
+    inputs: dict[str, Any] = model.preprocess(texts, **read)
+    mask: Any = inputs.get("attention_mask")  # (texts, longest)
+    tensors = {key: value for key, value in inputs.items() if torch.is_tensor(value)}
+    aligned = mask is not None and all(value.shape == mask.shape for value in tensors.values())
+
+    # 2. Order them by their tokens (characters, where a model has no mask of its tokens).
+    lengths = mask.sum(dim=1).numpy() if aligned else np.array([len(text) for text in texts])
+    order = np.argsort(-lengths, kind="stable")
+
+    # 3. Cut off as many as fit, beginning with the longest left, and drop the columns that are
+    #    padding in all of them. Inputs of another shape cannot be cut: their texts are read again.
+    start = 0
+    while start < len(order):
+        rows = order[start : start + max(1, budget // max(1, lengths[order[start]]))]
+        start += len(rows)
+        if aligned:
+            columns = mask[rows].any(dim=0)
+            yield rows, inputs | {key: value[rows][:, columns] for key, value in tensors.items()}
+        else:
+            yield rows, model.preprocess([texts[row] for row in rows], **read)
+
+
+def _check_width(given: int, said: int) -> None:
+    if given != said:
+        raise InputError(
+            f"the encoder says {said} dimensions and gives {given}; mend its configuration"
+        )
+
+
+def _check_directions(vectors: np.ndarray, texts: list[str], where: str) -> None:
+    directed = np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3  # false for NaN as well
+    if not directed.all():
+        lost = int(directed.argmin())
+        raise InputError(
+            f"{where}text number {lost} of {len(texts)} has no usable vector (zero or not finite):"
+            f" {texts[lost][:60]!r}"
+        )

@@ -1,42 +1,34 @@
-"""Open an encoder by name, trim its vocabulary, and turn texts into vectors.
+"""Open an encoder by name, save one, and draw one anew.
 
-An encoder is a `SentenceTransformer`; this module adds what the study needs around it: one way to
-name it, the prompts it was trained with, an embedding table cut to the corpora at hand (96 of the
-118 million parameters of multilingual-e5-small are that table), and encoding in batches of equal
-work. It knows no tasks and no measures.
+An encoder is a `SentenceTransformer`. What the study needs around it: one way to name it, the
+prompts it was trained with, weights that are whole and no pickle (`checks`), and a folder that any
+user of sentence-transformers can load. Knows no task and no measure.
 """
 
 import copy
 import json
-import logging
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xir_lib.encoders.bundled import bundled_folder
 from xir_lib.encoders.checks import check_opened, one_line, watched_loading
 from xir_lib.encoders.encode import prompts_of
-from xir_lib.encoders.vocabulary import _transformer, trim_vocabulary
+from xir_lib.encoders.vocabulary import transformer_of
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path, forbid_hub, offline
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-logger = logging.getLogger(__name__)
 
-
-def open_encoder(
-    name: str, *, vocab_texts: Iterable[str] | None = None, max_seq_length: int | None = None
-) -> "SentenceTransformer":
+def open_encoder(name: str, *, max_seq_length: int | None = None) -> "SentenceTransformer":
     """Open `bundled:multilingual-e5-small`, a model folder or a hub id, on the GPU if there is one.
 
-    `vocab_texts` (raw, the prompts are added here) trims the vocabulary to them; `max_seq_length`
-    may only lower the encoder's own limit. All weights come from safetensors files alone and no
-    code from the hub is run; `XIR_OFFLINE=1` restricts a hub id to what is cached. Raises
-    `InputError` if nothing can be opened under that name, and for an encoder that would be partly
-    random or cannot encode (`open_checks`).
+    `max_seq_length` may only lower the encoder's own limit. All weights come from safetensors files
+    alone and no code from the hub is run; `XIR_OFFLINE=1` restricts a hub id to what is cached.
+    Raises `InputError` if nothing can be opened under that name, and for an encoder that would be
+    partly random or cannot encode (`checks`).
     """
     place, local = place_of(name)
     from sentence_transformers import SentenceTransformer
@@ -49,9 +41,7 @@ def open_encoder(
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
-    except (
-        Exception
-    ) as error:  # the hub's client, the loaders and the file formats each raise their own kinds
+    except Exception as error:  # the hub's client, the loaders and the formats each raise their own
         raise InputError(f"cannot open encoder {name!r}: {why_not(error, place)}") from error
     _drop_unread_poolers(model)
     check_opened(name, model, reports)
@@ -64,9 +54,6 @@ def open_encoder(
                 f"max_seq_length must be in [1, {limit}] for {name}, got {max_seq_length}"
             )
         model.max_seq_length = max_seq_length
-    if vocab_texts is not None:
-        kept = trim_vocabulary(model, vocab_texts)
-        logger.info("%s: vocabulary trimmed to %d pieces", name, len(kept))
     return model
 
 
@@ -90,12 +77,11 @@ def place_of(name: str) -> tuple[str, bool]:
 def why_not(error: Exception, place: str) -> str:
     """Say in a clause why a loader could not read `place`, by its error.
 
-    Offline the loaders speak of a connection that failed; there the clause is about the cache.
+    Offline the loaders speak of a connection that failed; there the clause is about the cache,
+    unless the error is one of our own checks or about a folder.
     """
     reason = one_line(error)
-    if (
-        isinstance(error, InputError) or Path(place).is_dir() or not offline()
-    ):  # of our own checks, or of the disk
+    if isinstance(error, InputError) or Path(place).is_dir() or not offline():
         return reason
     searched = "XIR_OFFLINE is set and the Hub's cache alone was searched"
     return f"{searched} ({reason}); unset it, or give a model folder"
@@ -111,11 +97,9 @@ def save_encoder(model: "SentenceTransformer", folder: Path) -> None:
         model.save(str(temporary), create_model_card=False)
         settings = temporary / "sentence_bert_config.json"
         if settings.is_file() and getattr(model.transformers_model, "pooler", 0) is None:
-            # Saving forgets that there is no pooler; whoever loads the folder would get a random
-            # one.
-            content = json.loads(settings.read_text()) | {
-                "model_kwargs": {"add_pooling_layer": False}
-            }
+            # Saving forgets that there is no pooler; a random one would be made on loading.
+            content = json.loads(settings.read_text())
+            content["model_kwargs"] = {"add_pooling_layer": False}
             settings.write_text(json.dumps(content, indent=2))
 
 
@@ -128,7 +112,7 @@ def untrained_copy(model: "SentenceTransformer", seed: int) -> "SentenceTransfor
     clone = copy.deepcopy(model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        old = _transformer(clone)
+        old = transformer_of(clone)
         fresh = type(old)(old.config)
         if getattr(old, "pooler", 0) is None:
             fresh.pooler = None

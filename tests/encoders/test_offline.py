@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import toy_pairs, toy_task
 
 from xir_lib.paths import REPO

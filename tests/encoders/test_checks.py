@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.models import Dense, Pooling, StaticEmbedding, Transformer
-from test_encoders import build_tiny
 from test_training import SETTINGS
+from tiny import build_tiny
 from tokenizers import Tokenizer
 from torch import Tensor
 from toy import toy_pairs, toy_task

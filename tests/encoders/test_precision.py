@@ -10,7 +10,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from test_cli import xir
-from test_encoders import build_tiny
+from tiny import build_tiny
 from toy import IDS, toy_pairs, toy_task
 
 from xir_lib.encoders import precision
