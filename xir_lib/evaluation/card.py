@@ -105,18 +105,11 @@ MEASURES = {  # key of the bias card: name, what it says and when it means nothi
             " Users may want that."
         ),
     ),
-    "kendall_w": (
-        "Kendall's W",
-        (
-            "1 if all queries of a language order the answers' languages alike, whatever the order;"
-            " near 0 if by chance. Few questions raise it."
-        ),
-    ),
 }
 NOT_PARALLEL = (
     "This task is not parallel (no query has one answer in each of several languages): rank"
-    " distance, own answer first and Kendall's W mean nothing here, and Max@R, Complete@k and the"
-    " one-target gap measure accuracy alone; they are left out."
+    " distance and own answer first mean nothing here, and Max@R, Complete@k and the one-target"
+    " gap measure accuracy alone; they are left out."
 )
 NEED_PARALLEL = (
     "rank_distance",
@@ -125,7 +118,6 @@ NEED_PARALLEL = (
     "complete@100",
     "one_target",
     "same_language_preference",
-    "kendall_w",
 )
 Table = tuple[list[str], list[list[str]]]  # header, rows
 

@@ -16,7 +16,8 @@ import pandas as pd
 from xir_lib.errors import InputError
 from xir_lib.evaluation.compare import COMPARED, comparison_table
 from xir_lib.metrics.bias import RANK_DISTANCE
-from xir_lib.metrics.measures import CELL, SETTINGS, random_average_precision
+from xir_lib.metrics.bounds import random_average_precision
+from xir_lib.metrics.measures import CELL, SETTINGS
 from xir_lib.metrics.significance import compare
 from xir_lib.repair.maps import parse_rival
 from xir_lib.study.profile import HELD_OUT, Study
