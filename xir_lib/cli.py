@@ -80,7 +80,7 @@ def data_get(
     ] = 30.0,
 ) -> None:
     """Download a data set from upstream, pinned and checked; what is here already is kept."""
-    from xir_lib.data.catalogue import get
+    from xir_lib.data.download import get
 
     typer.echo(f"{name}: complete in {get(name, base_url=base_url, timeout=timeout)}")
 
