@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,6 +15,13 @@ from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError
 from xir_lib.options import AsJson, InPrecision, short_number, show
 from xir_lib.study.cli import app as study
+
+if TYPE_CHECKING:
+    from xir_lib.data.records import PairTable
+    from xir_lib.training.cost import Mixture
+    from xir_lib.training.settings import TrainSettings
+
+BUNDLED = "bundled:multilingual-e5-small"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,9 +33,10 @@ data = typer.Typer(no_args_is_help=True, help="List, download, check and build t
 app.add_typer(data, name="data")
 app.add_typer(study)
 
-UsageError: type[Exception] = typer.BadParameter.__bases__[
-    0
-]  # typer carries its own click and does not export the class
+# typer carries its own click and does not export the class.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+# What a given path can be wrong by.
+PathError = (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
 
 
 def main() -> None:
@@ -37,17 +45,11 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except UsageError as error:  # a wrong option; without any argument the help was printed
-        message = error.format_message()  # type: ignore[attr-defined]
-        if message:
+        if message := error.format_message():  # type: ignore[attr-defined]
             sys.stderr.write(f"xir: {message} See xir --help.\n")
     except InputError as error:
         sys.stderr.write(f"xir: {' '.join(str(error).split())}\n")
-    except (
-        NotADirectoryError,
-        IsADirectoryError,
-        FileExistsError,
-        PermissionError,
-    ) as error:  # a path that was given
+    except PathError as error:
         sys.stderr.write(f"xir: {error}; name another path\n")
     sys.exit(2)
 
@@ -141,19 +143,15 @@ def train(
         list[Path] | None,
         typer.Option(
             "--pairs",
-            help=(
-                "Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data; repeat"
-                " for several data sets."
-            ),
+            help="Your own pairs (jsonl, tsv, parquet, BEIR folder), not the profile's data; repeat"
+            " for several data sets.",
         ),
     ] = None,
     dataset_draw: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "How a batch draws one of several data sets: size, equal, or a temperature such as"
-                " 2; default size."
-            )
+            help="How a batch draws one of several data sets: size, equal, or a temperature such as"
+            " 2; default size."
         ),
     ] = None,
     negatives: Annotated[
@@ -164,13 +162,7 @@ def train(
     ] = None,
     lang: Annotated[str | None, typer.Option(help="The language of pairs that name none.")] = None,
     encoder: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "A folder, a hub id or bundled:multilingual-e5-small, the default without a"
-                " profile."
-            )
-        ),
+        str | None, typer.Option(help=f"A folder, a hub id or {BUNDLED}, the default of --pairs.")
     ] = None,
     strategy: Annotated[
         str | None,
@@ -196,10 +188,8 @@ def train(
     early_stopping: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "loss or 'multilingual mAP' of the held-out pairs, measured 20 times; stops after 3"
-                " without a best, keeps it."
-            )
+            help="loss or 'multilingual mAP' of the held-out pairs, measured 20 times; stops after"
+            " 3 without a best, keeps it."
         ),
     ] = None,
     precision: Annotated[
@@ -214,12 +204,6 @@ def train(
     """Train one model on a profile's data or on --pairs; the folder is an ordinary
     SentenceTransformer with a run.json.
     """
-    from xir_lib.study.profile import load_study
-    from xir_lib.study.sources import load_training
-    from xir_lib.training import run as training
-    from xir_lib.training.cost import Mixture, preview
-    from xir_lib.training.own import load_own, own_settings, with_early_stopping
-
     if out is None and not dry_run:
         raise InputError("--out is missing; name the model's folder, only --dry-run does without")
     if lang is not None and not pairs_files:
@@ -230,58 +214,26 @@ def train(
         "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-    }
-    number = dataset_draw and re.fullmatch(r"\d*\.?\d+", dataset_draw)
-    options |= {
         "temperature": temperature,
         "max_seq_length": max_seq_length,
         "negatives": negatives,
         "precision": precision,
-        "dataset_draw": float(dataset_draw) if dataset_draw and number else dataset_draw,
+        "dataset_draw": _name_or_number(dataset_draw),
     }
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    study = load_study(params) if params else None
-    name = encoder or (study.encoder if study else "bundled:multilingual-e5-small")
-    settings = (
-        study.settings(**{"strategy": study.strategies[-1], "seed": study.seeds[0], **given})
-        if study
-        else None
-    )
-    if pairs_files:
-        pairs, held_out = load_own(pairs_files, lang)
-    elif study is None:
-        raise InputError(
-            "nothing to train on; give --pairs FILE with your own pairs or --params with a profile"
-        )
-    elif (
-        dry_run and settings and isinstance(study.data, Mixture)
-    ):  # its sizes are known, its pairs are not here
-        _show_preview(preview(name, settings, study.data), as_json)
-        return
-    else:
-        pairs, held_out = load_training(study.data)
-    settings = settings or own_settings(pairs, **given)
-    if early_stopping:
-        settings = with_early_stopping(settings, early_stopping)
-    data_name = (
-        study.data.source
-        if study and not pairs_files
-        else ", ".join(path.name for path in pairs_files or [])
-    )
+    given = {name: value for name, value in options.items() if value is not None}
+    job = _training(params, pairs_files or [], lang, encoder, early_stopping, given, dry_run)
     if dry_run or out is None:
-        _show_preview(preview(name, settings, pairs, held_out), as_json)
+        from xir_lib.training.cost import preview
+        from xir_lib.training.preview import show_preview
+
+        show_preview(preview(job.encoder, job.settings, job.data, job.held_out), as_json)
         return
-    with contextlib.redirect_stdout(
-        sys.stderr
-    ):  # the trainer's bar writes its log to standard output, which --json needs
-        run = training.train(name, pairs, settings, out, held_out=held_out, data_name=data_name)
+    run = job.run(out)
+    summary = f"{run['steps_trained']} steps in {run['seconds']:.0f} s, {out}"
     if as_json:
         typer.echo(json.dumps(run, indent=1))
     else:
-        typer.echo(
-            f"{settings.strategy}, seed {settings.seed}: {run['steps_trained']} steps in"
-            f" {run['seconds']:.0f} s, {out}"
-        )
+        typer.echo(f"{job.settings.strategy}, seed {job.settings.seed}: {summary}")
 
 
 @app.command()
@@ -594,58 +546,72 @@ def compare(
     show(rows, as_json, title=f"{dir_a} minus {dir_b}, margin {margin:g} mAP")
 
 
-def _show_preview(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
-        return
-    rows = [
-        {key: value for key, value in row.items() if not isinstance(value, dict)}
-        for row in found["data"]
-    ]
-    show(
-        [
-            {**row, "languages": " ".join(row["languages"])} if "languages" in row else row
-            for row in rows
-        ],
-        False,
-        "Data",
-    )
-    settings, sampler = found["settings"], found["sampler"] or {}
-    show(
-        [{"setting": name, "value": value} for name, value in settings.items()],
-        False,
-        found["encoder"],
-    )
-    if sampler:
-        counts = {
-            name: value for name, value in sampler.items() if name not in (*settings, "datasets")
-        }
-        show([{"count": name, "value": value} for name, value in counts.items()], False, "Batches")
-        if several := sampler.get("datasets"):
-            shown = [
-                {"data set": name, **{key: own[key] for key in ("size", "share", "batches")}}
-                for name, own in several.items()
-            ]
-            show(shown, False, "Batches by data set")
-    costs = []
-    for name, cost in found["cost"].items():
-        hours = {f"{device} h": value for device, value in cost["gpu_hours"].items()}
-        costs.append(
-            {
-                "of": name,
-                **{key: f"{cost[key]:,}" for key in ("steps", "tokens")},
-                "FLOPs": cost["flops"],
-                **hours,
-            }
+class _Training(NamedTuple):
+    """What a training is told: by a profile, by options, by a user's own pairs."""
+
+    encoder: str
+    settings: "TrainSettings"
+    data: "PairTable | Mixture"
+    held_out: "PairTable | None"
+    data_name: str
+
+    def run(self, out: Path) -> dict[str, Any]:
+        """Train; what the trainer's bar writes to standard output, which --json needs, is moved."""
+        from xir_lib.training.run import train
+
+        pairs: Any = self.data  # a mixture is only ever previewed
+        with contextlib.redirect_stdout(sys.stderr):
+            return train(
+                self.encoder,
+                pairs,
+                self.settings,
+                out,
+                held_out=self.held_out,
+                data_name=self.data_name,
+            )
+
+
+def _training(
+    params: Path | None,
+    pairs_files: list[Path],
+    lang: str | None,
+    encoder: str | None,
+    early_stopping: str | None,
+    given: dict[str, Any],
+    dry_run: bool,
+) -> _Training:
+    """Join what the profile says with what the options say, which goes before it."""
+    from xir_lib.study.profile import load_study
+    from xir_lib.study.sources import load_training
+    from xir_lib.training.cost import Mixture
+    from xir_lib.training.own import load_own, own_settings, with_early_stopping
+
+    study = load_study(params) if params else None
+    settings = None
+    if study:
+        defaults: dict[str, Any] = {"strategy": study.strategies[-1], "seed": study.seeds[0]}
+        settings = study.settings(**defaults | given)
+        encoder = encoder or study.encoder
+
+    data: PairTable | Mixture
+    if pairs_files:
+        data, held_out = load_own(pairs_files, lang)
+        data_name = ", ".join(path.name for path in pairs_files)
+        settings = settings or own_settings(data, **given)
+    elif study is None or settings is None:
+        raise InputError(
+            "nothing to train on; give --pairs FILE with your own pairs or --params with a profile"
         )
-    show(costs, False, "Cost")
-    cost, tokens = found["cost"]["this run"], found["tokens"]
-    typer.echo(
-        f"{found['architecture']}: {cost['parameters']['embeddings'] / 1e6:.0f} M parameters in"
-        f" embeddings, {cost['parameters']['other'] / 1e6:.0f} M elsewhere;"
-        f" {cost['optimiser_gb']:.1f} GB with gradients and AdamW for the whole vocabulary,"
-        f" activations on top. {tokens['query_tokens']:.0f} + {tokens['passage_tokens']:.0f} tokens"
-        f" a pair ({'measured' if tokens['measured'] else 'assumed in the profile'}). GPU hours at"
-        f" {cost['utilisation']:.0%} of the peak in bfloat16, an assumption. Nothing was trained or"
-        " written."
-    )
+    else:
+        data_name = study.data.source
+        if dry_run and isinstance(study.data, Mixture):  # its sizes are known, its pairs are not
+            data, held_out = study.data, None
+        else:
+            data, held_out = load_training(study.data)
+    if early_stopping:
+        settings = with_early_stopping(settings, early_stopping)
+    return _Training(encoder or BUNDLED, settings, data, held_out, data_name)
+
+
+def _name_or_number(value: str | None) -> str | float | None:
+    return float(value) if value and re.fullmatch(r"\d*\.?\d+", value) else value
