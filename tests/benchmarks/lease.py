@@ -12,7 +12,7 @@ keeps. What several profiles share is there once; `places` in OUT/log.jsonl says
 belongs. `--unpack BUILD` puts everything there, for `xir step collect` and the notebooks.
 
 STAGE has what `study.prepare` makes: pairs/PROFILE/{train,held_out}.arrow with kept.npy
-(`encoders.used_pieces` of them), pairs.json (which folder a profile uses), tasks/NAME/;
+(`vocabulary.used_pieces` of them), pairs.json (which folder a profile uses), tasks/NAME/;
 others.arrow and extra.json for what belongs to no profile (MIRACL Yoruba, and pools with foreign
 passages). OUT also gets log.jsonl: what took how long, and what failed.
 """
@@ -42,7 +42,7 @@ import pandas as pd
 import pyarrow.feather as feather
 
 from xir_lib.data.records import PairTable, RetrievalTask
-from xir_lib.encoders import open as encoders
+from xir_lib.encoders import vocabulary
 from xir_lib.encoders.encoder import Encoder
 from xir_lib.errors import InputError
 from xir_lib.evaluation import evaluate as evaluation
@@ -60,7 +60,7 @@ PART, PARTS = (
     18 * 2**20,
     7,
 )  # bytes of new results that make a part, not compressed yet; at most so many parts
-LOOKED_THROUGH = encoders.used_pieces
+LOOKED_THROUGH = vocabulary.used_pieces
 STATE: dict[str, Any] = {}  # what the workers inherit: tasks and pairs, mapped
 
 
@@ -146,7 +146,7 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
                 for name in ("ids", "languages", "one_language_per_id")
             )
             kept = STATE["kept"][job["pairs"]] if whole else None
-            encoders.used_pieces = (
+            vocabulary.used_pieces = (
                 (lambda model, texts: kept) if whole else LOOKED_THROUGH
             )  # the same pairs, done before
             train, held_out = STATE["pairs"][job["pairs"]]
@@ -187,7 +187,7 @@ def work(job: dict[str, Any], number: int) -> dict[str, Any]:
     except Exception:
         log["failed"] = traceback.format_exc()
     finally:
-        encoders.used_pieces = LOOKED_THROUGH
+        vocabulary.used_pieces = LOOKED_THROUGH
         shutil.rmtree(model, ignore_errors=True)
         shutil.rmtree(cache, ignore_errors=True)
         if torch.cuda.is_available():

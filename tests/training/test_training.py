@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.models import Dense, Pooling, Transformer
 from test_encoders import build_tiny
-from toy import IDS, toy_pairs
+from toy import IDS, SETTINGS, toy_pairs
 
 from xir_lib.data.records import PairTable, table_digest
 from xir_lib.encoders.encode import encode
@@ -36,16 +36,6 @@ from xir_lib.training.settings import (
     parse_strategy,
     pivot_of,
 )
-
-SETTINGS: dict[str, Any] = {
-    "strategy": "hybrid-0.5",
-    "seed": 1,
-    "steps": 40,
-    "batch_size": 8,
-    "learning_rate": 3e-3,
-    "temperature": 0.1,
-    "max_seq_length": 16,
-}
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +147,7 @@ def test_a_finished_run_is_kept_and_another_one_refused(
     with pytest.raises(InputError, match="holds another run"):
         train(encoder, toy_pairs(), other, out)
     with monkeypatch.context() as patch:  # the new one fails: the old one is there
-        patch.setattr("xir_lib.training.run._fit", lambda *given: 1 / 0)
+        patch.setattr("xir_lib.training.run.Run.fit", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(encoder, toy_pairs(), other, out, overwrite=True)
     out.rename(tmp_path / ".model.xir-aside")  # it was killed between the two renames: the same
