@@ -24,22 +24,16 @@ from xir_lib.training.settings import TrainSettings, batches_of, trained_on
 PEAK = {"A100": 312e12, "H100": 989e12}  # dense bfloat16 FLOP/s; NVIDIA's data sheets, SXM boards
 UTILISATION = 0.3  # share of that peak which training reaches, an assumption
 OPTIMISER_BYTES = 16  # a parameter's float32 value and gradient and AdamW's two moments
-_BASE = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-}
-_XLM_R = {
-    "model_type": "xlm-roberta",
-    "vocab_size": 250_002,
-    "max_position_embeddings": 514,
-    "type_vocab_size": 1,
-}
-# The paper's encoders, Conneau et al. 2020 and Feng et al. 2022, for where there is no network.
+# The paper's encoders, for where there is no network (Conneau et al. 2020, Feng et al. 2022). What
+# is not named is as in BERT base, transformers' default.
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "FacebookAI/xlm-roberta-base": _BASE | _XLM_R,
-    "sentence-transformers/LaBSE": _BASE | {"model_type": "bert", "vocab_size": 501_153},
+    "FacebookAI/xlm-roberta-base": {
+        "model_type": "xlm-roberta",
+        "vocab_size": 250_002,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+    },
+    "sentence-transformers/LaBSE": {"model_type": "bert", "vocab_size": 501_153},
 }
 
 

@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -43,6 +43,7 @@ from xir_lib.training.settings import (
     TrainSettings,
     batches_of,
     realised_languages,
+    texts_of,
     trained_on,
 )
 
@@ -159,12 +160,13 @@ class Run:
         from xir_lib.encoders.vocabulary import trim_vocabulary
 
         self.started = time.monotonic()  # moves back by what earlier starts had used
-        _warn_of_what_is_left_out(self.pairs, self.sampler.report(), self.settings)
+        self.drawn = self.sampler.report()
+        _warn_of_what_is_left_out(self.pairs, self.drawn, self.settings)
         query, passage = self.settings.prompts or prompts_of(self.model, self.encoder)
         self.prompts = query, passage
         # The trimming reads them with the texts, and they are saved with the model.
         self.model.prompts |= {"query": query, "passage": passage, "document": passage}
-        texts = _texts(self.pairs, self.held_out, negatives=self.settings.negatives)
+        texts = texts_of(self.pairs, self.held_out, negatives=self.settings.negatives)
         self.vocabulary = len(trim_vocabulary(self.model, texts))
         self.judge()
 
@@ -228,7 +230,7 @@ class Run:
 
     def _record(self, data_name: str | None, resumed_at_steps: Sequence[int]) -> dict[str, Any]:
         """Return what `run.json` holds."""
-        pairs, steps = self.pairs, len(self.losses)
+        steps, datasets = len(self.losses), self.pairs.datasets()
         every = max(1, self.settings.steps // 20)
         ends = [0, *range(every, steps, every), steps]
         return {
@@ -238,13 +240,13 @@ class Run:
             "prompts": list(self.prompts),
             "pairs": {
                 "name": data_name,
-                **_sizes(pairs),
-                "languages": pairs.languages,
-                "datasets": {name: _sizes(part) for name, part in pairs.datasets().items() if name},
+                **_sizes(self.pairs),
+                "languages": self.pairs.languages,
+                "datasets": {name: _sizes(part) for name, part in datasets.items() if name},
             },
             "steps_trained": steps,
             "resumed_at_steps": list(resumed_at_steps),
-            "sampler": self.sampler.report(),
+            "sampler": self.drawn,
             "realised": realised_languages(self.sampler, steps),
             # [step, mean loss since the last entry]
             "loss": [[end, round(fmean(self.losses[at:end]), 6)] for at, end in pairwise(ends)],
@@ -332,21 +334,6 @@ def _warn_of_what_is_left_out(
         )
 
 
-def _texts(*tables: PairTable | None, negatives: int) -> Iterator[str]:
-    """Yield every text of the tables, with the first `negatives` of a list, a block at a time."""
-    for table in (part.table for part in tables if part):
-        for block in table.to_batches(max_chunksize=1 << 16):
-            for column in ("query", "passage"):
-                yield from filter(None, block[column].to_pylist())
-            if negatives and "negatives" in table.column_names:
-                for texts in block["negatives"].to_pylist():
-                    yield from (texts or ())[:negatives]
-
-
-def _sizes(pairs: PairTable) -> dict[str, int]:
-    return {"rows": len(pairs), "ids": len(pairs.pair_ids)}
-
-
 def _give_back_memory() -> None:
     """Free what only cycles hold (the trainer and its optimiser), and return it to the system, as
     glibc does not by itself.
@@ -354,3 +341,7 @@ def _give_back_memory() -> None:
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
+
+
+def _sizes(pairs: PairTable) -> dict[str, int]:
+    return {"rows": len(pairs), "ids": len(pairs.pair_ids)}

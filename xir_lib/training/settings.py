@@ -4,6 +4,7 @@ Settings decide the weights, so they are part of a run's identity. Knows no mode
 """
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -135,6 +136,17 @@ def trained_on(pairs: PairTable, settings: TrainSettings) -> PairTable:
     if settings.languages is not None:
         pairs = pairs.select(languages=settings.languages)
     return one_language_per_id(pairs, settings.seed) if settings.one_language_per_id else pairs
+
+
+def texts_of(*tables: PairTable | None, negatives: int) -> Iterator[str]:
+    """Yield every text that a run reads, with the first `negatives` of a list."""
+    for table in (part.table for part in tables if part):
+        for block in table.to_batches(max_chunksize=1 << 16):
+            for column in ("query", "passage"):
+                yield from filter(None, block[column].to_pylist())
+            if negatives and "negatives" in table.column_names:
+                for texts in block["negatives"].to_pylist():
+                    yield from (texts or ())[:negatives]
 
 
 def make_sampler(index: PairIndex, settings: TrainSettings) -> StrategyBatchSampler:
