@@ -2,6 +2,8 @@
 its letters.
 """
 
+from typing import Any
+
 import pyarrow as pa
 
 from xir_lib.data.records import (
@@ -15,6 +17,17 @@ from xir_lib.data.records import (
 
 LANGS = {"xx": "n", "yy": "o", "zz": "p"}
 IDS = [f"{a} {b}" for a in "abcdefgh" for b in "ijklm"]  # 40 ids of two letters
+
+# of a training that learns the toy in a second
+SETTINGS: dict[str, Any] = {
+    "strategy": "hybrid-0.5",
+    "seed": 1,
+    "steps": 40,
+    "batch_size": 8,
+    "learning_rate": 3e-3,
+    "temperature": 0.1,
+    "max_seq_length": 16,
+}
 
 
 def toy_pairs(ids: list[str] = IDS) -> PairTable:

@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.models import Dense, Pooling, StaticEmbedding, Transformer
-from test_training import SETTINGS
 from tiny import build_tiny
 from tokenizers import Tokenizer
 from torch import Tensor
-from toy import toy_pairs, toy_task
+from toy import SETTINGS, toy_pairs, toy_task
 from transformers import (
     BertConfig,
     BertForMaskedLM,

@@ -21,7 +21,6 @@ from xir_lib.errors import InputError, explain
 from xir_lib.paths import require
 from xir_lib.repair.maps import parse_rival
 from xir_lib.training.cost import Mixture
-from xir_lib.training.own import _settings
 from xir_lib.training.settings import (
     TrainSettings,
     parse_strategy,
@@ -258,7 +257,7 @@ class Study(_Strict):
         """Return the settings of one training run, with changes by name; a wrong value is refused
         in one line.
         """
-        return _settings(
+        return TrainSettings.checked(
             **{
                 **self.train,
                 **self.variants.get(strategy, {"strategy": strategy}),

@@ -20,38 +20,44 @@ from xir_lib.record import difference, write_json
 Every = int | Literal["auto"] | None
 
 
+class NotFiniteError(InputError):
+    """Training went to NaN or infinity, and the same call would again."""
+
+
 @dataclass(frozen=True)
 class Checkpoints:
-    """The open checkpoint folder of a run."""
+    """The open checkpoint folder of a run. As a context manager it goes away at the end, unless the
+    block was interrupted and the same call can go on from it::
+
+        with open_checkpoints(folder, identity, every="auto") as checkpoints:
+            trainer.train(resume_from_checkpoint=checkpoints.newest)
+    """
 
     folder: Path
     every: Every  # steps; by the clock; never
     newest: Path | None  # complete, to be resumed from
     resumed_at_steps: list[int]  # that of `newest` included
 
-    def remove(self) -> None:
-        """Remove the folder with everything in it."""
-        remove_checkpoints(self.folder)
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        again = kind is not None and not issubclass(kind, NotFiniteError)
+        if not (again and any(self.folder.glob("checkpoint-*"))):
+            remove_checkpoints(self.folder)
 
 
 def open_checkpoints(
     folder: Path, identity: dict[str, Any], *, every: Every, overwrite: bool = False
 ) -> Checkpoints:
-    """Make or enter the checkpoint folder of a run, and write down a resumption if there is a
-    complete checkpoint.
+    """Make or enter the checkpoint folder of a run; note a resumption if a checkpoint is complete.
 
     What a kill left half-written is removed. Checkpoints of another run are refused in one line, or
     removed if `overwrite` is set.
     """
     record = folder / "run.json"
-    if folder.exists() and not record.is_file():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise InputError(
-                f"{folder} is in the way and holds no run of xir; remove it or choose another"
-                " folder for the model"
-            )
-        folder.rmdir()  # of a removal that was killed
     resumed: list[int] = []
+    _refuse_foreign(folder)
     if folder.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
         if not (differs := difference(found, identity)):
@@ -68,9 +74,7 @@ def open_checkpoints(
             temporary.mkdir()
             write_json(temporary / "run.json", {**identity, "resumed_at_steps": resumed})
     steps = {path: _step(path) for path in folder.glob("checkpoint-*")}
-    newest = max(
-        (path for path in steps if steps[path]), key=lambda path: steps[path], default=None
-    )
+    newest = max(filter(steps.get, steps), key=steps.__getitem__, default=None)
     for path in steps.keys() - {newest}:
         shutil.rmtree(path)
     if newest is not None:
@@ -89,13 +93,21 @@ def remove_checkpoints(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse what stands in the way and is not ours; remove what a killed removal left."""
+    if folder.exists() and not (folder / "run.json").is_file():
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise InputError(
+                f"{folder} is in the way and holds no run of xir; remove it or choose another"
+                " folder for the model"
+            )
+        folder.rmdir()
+
+
 def _step(checkpoint: Path) -> int:
     """Return the step of a complete checkpoint, 0 for one that a kill left half-written."""
     try:
-        return int(
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))[
-                "global_step"
-            ]
-        )
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return int(state["global_step"])
     except (OSError, ValueError, KeyError):
         return 0

@@ -3,7 +3,7 @@
 For the paper's own configuration (section 4.1 of arXiv 2408.10536), which is too large to run here.
 Reads an encoder's configuration and tokenizer, never its weights: parameters are counted on a model
 that is built without memory. Knows no data set, no strategy and nothing about how fast a real
-machine is; `utilisation` is an assumption that the caller makes.
+machine is; `UTILISATION` is an assumption.
 """
 
 import json
@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
 from pydantic import BaseModel, Field, model_validator
 
 from xir_lib.data.records import PairTable
@@ -20,34 +19,22 @@ from xir_lib.data.splits import pair_counts
 from xir_lib.encoders.encode import prompts_of
 from xir_lib.encoders.open import place_of, why_not
 from xir_lib.errors import InputError
-from xir_lib.training.settings import (
-    TrainSettings,
-    batches_of,
-    trained_on,
-)
+from xir_lib.training.settings import TrainSettings, batches_of, trained_on
 
 PEAK = {"A100": 312e12, "H100": 989e12}  # dense bfloat16 FLOP/s; NVIDIA's data sheets, SXM boards
+UTILISATION = 0.3  # share of that peak which training reaches, an assumption
 OPTIMISER_BYTES = 16  # a parameter's float32 value and gradient and AdamW's two moments
-_XLM_R = {
-    "model_type": "xlm-roberta",
-    "vocab_size": 250_002,
-    "max_position_embeddings": 514,
-    "type_vocab_size": 1,
+# The paper's encoders, for where there is no network (Conneau et al. 2020, Feng et al. 2022). What
+# is not named is as in BERT base, transformers' default.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "FacebookAI/xlm-roberta-base": {
+        "model_type": "xlm-roberta",
+        "vocab_size": 250_002,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+    },
+    "sentence-transformers/LaBSE": {"model_type": "bert", "vocab_size": 501_153},
 }
-_BASE = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-}
-PUBLISHED: dict[str, dict[str, Any]] = (
-    # the paper's encoders, Conneau et al. 2020 and Feng et al. 2022: for the estimate where there
-    # is no network
-    {
-        "FacebookAI/xlm-roberta-base": _BASE | _XLM_R,
-        "sentence-transformers/LaBSE": _BASE | {"model_type": "bert", "vocab_size": 501_153},
-    }
-)
 
 
 def estimate(
@@ -59,11 +46,9 @@ def estimate(
     passage_tokens: float,
     queries: int = 1,
     passages: int = 1,
-    vocab: int | None = None,
-    utilisation: float = 0.3,
 ) -> dict[str, Any]:
     """Return what `steps` steps of `batch_size` pairs take for an encoder of this transformers
-    configuration.
+    configuration (`open_config`).
 
     A text of T tokens costs 6 N T + 12 L h T^2 FLOPs, forward and backward: N parameters outside
     the embeddings (Kaplan et al. 2020, section 2.1: 2 N forward, twice that backward, look-ups are
@@ -72,29 +57,15 @@ def estimate(
     padding, in-batch scores, modules after pooling and the optimiser. With recomputed activations
     (gradient checkpointing, cached loss) add a third.
 
-    Args:
-        config: a transformers configuration, see `open_config`.
-        batch_size: pairs per step.
-        steps: optimiser steps.
-        query_tokens: mean number per query, prefix and special tokens included.
-        passage_tokens: the same per passage.
-        queries: queries read per pair, 2 where each is read in a second language.
-        passages: passages read per pair, 1 and the hard negatives.
-        vocab: rows of the embedding table that are trained; default all. Without weight in FLOPs,
-        it rules the memory.
-        utilisation: share of the device's peak that training reaches, an assumption.
-
-    Returns:
-        steps, pairs, tokens, parameters {embeddings, other}, flops, utilisation, gpu_hours by
-        device of `PEAK` and optimiser_gb, 1e9 bytes of weights, gradients and AdamW moments in
-        float32; activations come on top.
+    Tokens are means per text, prefix and special tokens included. A pair has two `queries` where
+    each is read in a second language; its `passages` are one and the hard negatives. `gpu_hours` is
+    by device of `PEAK`, `optimiser_gb` counts 1e9 bytes of weights, gradients and AdamW's moments
+    in float32; activations come on top.
     """
-    if not 0 < utilisation <= 1:
-        raise InputError(f"utilisation must be in (0, 1], got {utilisation}")
-    embeddings, other = parameters(config, vocab)
+    embeddings, other = parameters(config)
     pairs = batch_size * steps
-    width = 12 * config.num_hidden_layers * config.hidden_size
     lengths = [query_tokens] * queries + [passage_tokens] * passages
+    width = 12 * config.num_hidden_layers * config.hidden_size
     flops = sum(pairs * (6 * other * length + width * length**2) for length in lengths)
     return {
         "steps": steps,
@@ -102,15 +73,14 @@ def estimate(
         "tokens": round(pairs * sum(lengths)),
         "parameters": {"embeddings": embeddings, "other": other},
         "flops": flops,
-        "utilisation": utilisation,
-        "gpu_hours": {device: flops / (peak * utilisation) / 3600 for device, peak in PEAK.items()},
+        "utilisation": UTILISATION,
+        "gpu_hours": {name: flops / (peak * UTILISATION) / 3600 for name, peak in PEAK.items()},
         "optimiser_gb": (embeddings + other) * OPTIMISER_BYTES / 1e9,
     }
 
 
-def parameters(config: Any, vocab: int | None = None) -> tuple[int, int]:
-    """Count an encoder's parameters (in embedding tables, elsewhere), with `vocab` rows for the
-    tokens, default all.
+def parameters(config: Any) -> tuple[int, int]:
+    """Count an encoder's parameters (in embedding tables, elsewhere).
 
     The model is built on torch's meta device, which holds shapes alone, so this holds for any
     architecture that transformers knows. A pooler is not counted: `open_encoder` drops it.
@@ -122,16 +92,9 @@ def parameters(config: Any, vocab: int | None = None) -> tuple[int, int]:
         model = AutoModel.from_config(config)
     tables = [part for part in model.modules() if isinstance(part, torch.nn.Embedding)]
     embeddings = sum(table.weight.numel() for table in tables)
-    whole = sum(
-        value.numel() for name, value in model.named_parameters() if not name.startswith("pooler.")
-    )
-    rows, width = model.get_input_embeddings().weight.shape
-    if vocab is not None and not 0 < vocab <= rows:
-        raise InputError(
-            f"vocab must be in [1, {rows}], the rows of the embedding table, got {vocab}"
-        )
-    unused = 0 if vocab is None else (rows - vocab) * width
-    return embeddings - unused, whole - embeddings
+    named = model.named_parameters()
+    whole = sum(value.numel() for name, value in named if not name.startswith("pooler."))
+    return embeddings, whole - embeddings
 
 
 def open_config(encoder: str) -> tuple[Any, str]:
@@ -188,37 +151,43 @@ def token_means(
     unopened: Any = SimpleNamespace(
         prompts=told.get("prompts", {}), default_prompt_name=told.get("default_prompt_name")
     )
-    means = []
-    for column, prompt in zip(
-        ("query", "passage"), prompts or prompts_of(unopened, encoder), strict=True
-    ):
+    query, passage = prompts or prompts_of(unopened, encoder)
+
+    def mean(column: str, prompt: str) -> float:
         texts = pairs.table[column].drop_null()
         rows = np.random.default_rng(0).permutation(len(texts))[:sample]
-        chosen = [prompt + text for text in pc.take(texts, rows).to_pylist()]
+        chosen = [prompt + text for text in texts.take(rows).to_pylist()]
         ids = tokenizer(chosen, truncation=True, max_length=max_seq_length)["input_ids"]
-        means.append(float(np.mean([len(row) for row in ids])))
-    return means[0], means[1]
+        return float(np.mean([len(row) for row in ids]))
+
+    return mean("query", query), mean("passage", passage)
 
 
 class MixedSet(BaseModel, extra="forbid", frozen=True):
-    """One data set of a mixture."""
+    """One data set of a mixture.
+
+    >>> MixedSet(name="mMARCO", pairs=39_780_811, languages=["en", "de"]).pairs
+    39780811
+    """
 
     name: str
-    pairs: int = Field(gt=0, description="per language")
+    pairs: int = Field(gt=0)  # per language
     languages: list[str] = Field(min_length=1)
 
 
 class Mixture(BaseModel, extra="forbid", frozen=True):
     """The paper's training data by its sizes. Only mMARCO has a loader here, so this can be
     estimated, not trained on.
+
+    >>> sizes = [MixedSet(name=name, pairs=10, languages=["en"]) for name in ("one", "other")]
+    >>> Mixture(source="mixture", datasets=sizes, query_tokens=12, passage_tokens=80).pairs
+    20
     """
 
     source: Literal["mixture"]
     datasets: list[MixedSet] = Field(min_length=2)
-    query_tokens: float = Field(
-        gt=0, description="mean per query, prefix and special tokens included"
-    )
-    passage_tokens: float = Field(gt=0, description="the same per passage")
+    query_tokens: float = Field(gt=0)  # mean per query, prefix and special tokens included
+    passage_tokens: float = Field(gt=0)
 
     @model_validator(mode="after")
     def _distinct(self) -> "Mixture":
@@ -246,12 +215,10 @@ def preview(
     that of the run, of 1,000 steps and of an epoch, each id once. No weights are read and nothing
     is written.
     """
-    from xir_lib.training.cost import estimate, open_config, token_means
-
     config, source = open_config(encoder)
     sampler = None
     if isinstance(data, Mixture):
-        ids, tokens, measured = data.pairs, (data.query_tokens, data.passage_tokens), False
+        ids, tokens = data.pairs, (data.query_tokens, data.passage_tokens)
         sizes = [
             {**member.model_dump(), "share_of_batches": member.pairs / data.pairs}
             for member in data.datasets
@@ -259,11 +226,8 @@ def preview(
     else:
         data = trained_on(data, settings)
         sampler = batches_of(data, settings).report()
-        ids, tokens, measured = (
-            len(data.pair_ids),
-            token_means(encoder, data, settings.max_seq_length, settings.prompts),
-            True,
-        )
+        ids = len(data.pair_ids)
+        tokens = token_means(encoder, data, settings.max_seq_length, settings.prompts)
         several = {f"of them {name}": table for name, table in data.datasets().items() if name}
         tables = {"train": data, **several, **({"held out": held_out} if held_out else {})}
         sizes = [{"name": name, **pair_counts(table)} for name, table in tables.items()]
@@ -280,7 +244,7 @@ def preview(
         "settings": settings.model_dump(),
         "data": sizes,
         "sampler": sampler,
-        "tokens": {**lengths, "measured": measured},
+        "tokens": {**lengths, "measured": not isinstance(data, Mixture)},
         "cost": {
             name: estimate(config, batch_size=settings.batch_size, steps=count, **read)
             for name, count in steps.items()

@@ -25,7 +25,7 @@ from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError
 from xir_lib.metrics import bias
 from xir_lib.metrics import measures as metrics
-from xir_lib.metrics import ranks as retrieval
+from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks, tie_order
 from xir_lib.samplers.strategies import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.training.settings import TrainSettings
 
@@ -33,13 +33,34 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 RANKED_IDS, RANKED_ROWS = 100, 160  # (id, language) rows: with 8 languages 20 ids
+BATCH = 16  # pairs at most; held-out sets are small
 BIAS = {
     "rank_distance": "rank distance",
     "max_at_r": "Max@R, normalised",
     "complete@20": "Complete@20",
     "same_language_preference": "own language first",
 }
-BOUNDS = ("ideal", "random", "same_language_first")
+FIGURES = ("mean", "ideal", "random", "same_language_first")  # of each measure of bias
+
+
+def held_out_batches(
+    pairs: PairTable, batch_size: int = BATCH, batches: int = 8
+) -> dict[str, list[list[tuple[int, int]]]]:
+    """Return the fixed batches of (query_row, passage_row) that held-out losses are measured on, by
+    kind.
+
+    They depend on the pairs alone (seed 0). Pairs of one language have no cross-language batches.
+    """
+    index = PairIndex.from_table(pairs)
+    kinds = (Strategy.X_X_MONO, Strategy.X_Y)[: len(pairs.languages)]
+    return {
+        kind.value: list(
+            StrategyBatchSampler(
+                index, strategy=kind, batch_size=batch_size, seed=0, num_batches=batches
+            )
+        )
+        for kind in kinds
+    }
 
 
 def held_out_loss(
@@ -49,41 +70,26 @@ def held_out_loss(
     prompts: tuple[str, str],
     batches: int = 8,
 ) -> dict[str, float]:
-    """Return the mean InfoNCE loss on fixed held-out batches, per kind of batch, at the run's
-    temperature.
+    """Return the mean InfoNCE loss on fixed held-out batches, per kind of batch.
 
-    The batches depend on the pairs alone (seed 0), so runs can be compared; the batch is at most 16
-    pairs, as held-out sets are small, and the precision is that of the settings. Pairs of one
-    language have no cross-language batches.
+    Temperature and precision are those of the settings, the batch is at most 16 pairs.
     """
     from xir_lib.encoders.encode import encode
 
-    index = PairIndex.from_table(pairs)
-    losses = {}
-    for strategy in (Strategy.X_X_MONO, Strategy.X_Y)[: len(pairs.languages)]:
-        sampler = StrategyBatchSampler(
-            index,
-            strategy=strategy,
-            batch_size=min(16, settings.batch_size),
-            alpha=0.5,
-            seed=0,
-            num_batches=batches,
-        )
-        rows = np.array(list(sampler))  # (batches, batch, 2)
-        texts = pairs.table["query"].take(rows[..., 0].ravel())
-        queries = encode(
-            model, texts, prompt=prompts[0], role="query", precision=settings.precision
-        )
-        texts = pairs.table["passage"].take(rows[..., 1].ravel())
-        passages = encode(model, texts, prompt=prompts[1], precision=settings.precision)
+    losses, precision = {}, settings.precision
+    size = min(BATCH, settings.batch_size)
+    for kind, drawn in held_out_batches(pairs, size, batches).items():
+        rows = np.array(drawn)  # (batches, batch, 2)
         shape = (*rows.shape[:2], -1)
-        logits = (
-            np.einsum("bqd,bpd->bqp", queries.reshape(shape), passages.reshape(shape))
-            / settings.temperature
-        )
+        asked = pairs.table["query"].take(rows[..., 0].ravel())
+        queries = encode(model, asked, prompt=prompts[0], role="query", precision=precision)
+        texts = pairs.table["passage"].take(rows[..., 1].ravel())
+        passages = encode(model, texts, prompt=prompts[1], precision=precision)
+        logits = np.einsum("bqd,bpd->bqp", queries.reshape(shape), passages.reshape(shape))
+        logits = logits / settings.temperature
         logits -= logits.max(axis=2, keepdims=True)
         own = np.diagonal(logits, axis1=1, axis2=2)
-        losses[strategy.value] = round(float((np.log(np.exp(logits).sum(axis=2)) - own).mean()), 6)
+        losses[kind] = round(float((np.log(np.exp(logits).sum(axis=2)) - own).mean()), 6)
     return losses
 
 
@@ -103,35 +109,30 @@ def held_out_task(pairs: PairTable, name: str = "held-out") -> RetrievalTask:
         raise InputError(
             f"none of {len(there)} held-out ids has a query and a passage; hold out others"
         )
-    key = (
-        index.passage[passage_id, passage_lang].astype(np.int64) * len(index.languages)
-        + passage_lang
-    )
+    # 1. A candidate is a passage in a language; `document` says which one each (id, language) has.
+    passage = index.passage[passage_id, passage_lang].astype(np.int64)
+    key = passage * len(index.languages) + passage_lang
     _, first, document = np.unique(key, return_index=True, return_inverse=True)
+    # 2. Queries and candidates are named by id and row.
+    ids = table["pair_id"].to_numpy(zero_copy_only=False)
     query_rows = index.row[query_id, query_lang]
-    asked = (
-        table.select(["pair_id", "lang", "query", "group"])
-        .take(query_rows)
-        .rename_columns(["pair_id", "lang", "text", "group"])
-    )
     doc_rows = index.row[passage_id, passage_lang][first]
-    docs = table.select(["lang", "passage"]).take(doc_rows).rename_columns(["lang", "text"])
-    names = table["pair_id"].to_numpy(zero_copy_only=False)
     query_names, doc_names = (
-        np.array([f"{names[row]}-{row}" for row in rows]) for rows in (query_rows, doc_rows)
+        np.array([f"{ids[row]}-{row}" for row in rows]) for rows in (query_rows, doc_rows)
     )
+    queries = table.take(query_rows).rename_columns({"query": "text"})
+    docs = table.take(doc_rows).select(["lang", "passage"]).rename_columns(["lang", "text"])
+    # 3. Whatever has an id's passage answers that id's queries.
     judged = pd.DataFrame({"id": query_id, "query_id": query_names}).merge(
-        pd.DataFrame({"id": passage_id, "doc_id": doc_names[document]}), on="id"
+        pd.DataFrame({"id": passage_id, "doc_id": doc_names[document], "relevance": 1}), on="id"
     )
     return RetrievalTask(
         name,
-        asked.add_column(0, "query_id", [query_names])
+        queries.append_column("query_id", [query_names])
         .select(QUERY_SCHEMA.names)
         .cast(QUERY_SCHEMA),
         docs.add_column(0, "doc_id", [doc_names]).cast(PASSAGE_SCHEMA),
-        pa.Table.from_pandas(
-            judged.assign(relevance=1)[QREL_SCHEMA.names], QREL_SCHEMA, preserve_index=False
-        ),
+        pa.Table.from_pandas(judged[QREL_SCHEMA.names], QREL_SCHEMA, preserve_index=False),
     )
 
 
@@ -149,32 +150,38 @@ def held_out_ranking(
     `bias`, the measures `BIAS` with their bounds (without those that the pairs do not allow). The
     pool is small, so the numbers are higher than on a whole task.
     """
-    from xir_lib.encoders.encode import encode
-
     by_hash = sorted(pairs.pair_ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     chosen = pairs.select(pair_ids=by_hash[: min(RANKED_IDS, RANKED_ROWS // len(pairs.languages))])
     task = held_out_task(chosen)
-    ranks = retrieval.relevant_ranks(
-        encode(model, task.queries["text"], prompt=prompts[0], role="query", precision=precision),
-        encode(model, task.passages["text"], prompt=prompts[1], precision=precision),
-        pc.index_in(task.passages["lang"], pa.array(task.languages)).to_numpy(),
-        *relevant_rows(task),
-        retrieval.tie_order(task.passages["doc_id"].to_pylist()),
-    )
-    queries = task.queries.to_pandas()
+    ranks, queries = _ranks(model, task, prompts, precision), task.queries.to_pandas()
     means = metrics.macro(metrics.score_settings(ranks, queries, task.languages, measures=("mAP",)))
     card = bias.bias_card(ranks, queries, task.languages, complete_at=(20,))
     return {
         "ids": len(chosen.pair_ids),
         "queries": task.queries.num_rows,
         "passages": task.passages.num_rows,
-        "multilingual mAP": round(means["multilingual"]["mAP"], 6),
-        "monolingual mAP": (
-            round(means["monolingual"]["mAP"], 6) if "monolingual" in means else None
-        ),
+        **{
+            f"{setting} mAP": round(means[setting]["mAP"], 6) if setting in means else None
+            for setting in ("multilingual", "monolingual")
+        },
         "bias": {
-            name: {key: round(card[measure][key], 4) for key in ("mean", *BOUNDS)}
+            name: {figure: round(card[measure][figure], 4) for figure in FIGURES}
             for measure, name in BIAS.items()
             if measure in card
         },
     }
+
+
+def _ranks(
+    model: "SentenceTransformer", task: RetrievalTask, prompts: tuple[str, str], precision: Asked
+) -> RelevantRanks:
+    """Encode the task's texts and rank every relevant passage among all."""
+    from xir_lib.encoders.encode import encode
+
+    return relevant_ranks(
+        encode(model, task.queries["text"], prompt=prompts[0], role="query", precision=precision),
+        encode(model, task.passages["text"], prompt=prompts[1], precision=precision),
+        pc.index_in(task.passages["lang"], pa.array(task.languages)).to_numpy(),
+        *relevant_rows(task),
+        tie_order(task.passages["doc_id"].to_pylist()),
+    )

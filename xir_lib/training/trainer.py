@@ -1,13 +1,12 @@
-"""sentence-transformers' trainer with small checkpoints, a loss that is watched, and early
-stopping.
+"""sentence-transformers' trainer with small checkpoints, a watched loss and held-out stopping.
 
-`RunTrainer` adds to the stock trainer what `training` promises: a checkpoint holds the weights of
-the model *as it is in memory* (its vocabulary is trimmed, which the stock way back, opening the
-folder as a model, would undo), and a loss that is not finite stops at its step. Two callbacks
-choose the moments of checkpoints and of stopping. Optimiser, schedule, random states and the
-skipping of batches are the stock trainer's, which reads its own files with `weights_only=True`.
-Knows no strategy and no file names but those inside a checkpoint. Imports torch: import it inside
-functions.
+`RunTrainer` adds to the stock trainer what `run` promises. A checkpoint holds the weights of the
+model *as it is in memory*: its vocabulary is trimmed, which the stock way back, opening the folder
+as a model, would undo. A loss that is not finite stops at its step. Early stopping is
+transformers' own callback; only the measurement is ours, and the best weights stay in memory, since
+the stock way keeps a whole checkpoint, optimiser included, for every new best. Optimiser, schedule,
+random states and the skipping of batches are the stock trainer's. Knows no strategy and no file
+names but those inside a checkpoint. Imports torch: import it inside functions.
 """
 
 import json
@@ -15,24 +14,34 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file, save_model
-from sentence_transformers import SentenceTransformerTrainer
-from transformers import TrainerCallback
+from safetensors.torch import load_file, load_model, save_file, save_model
+from sentence_transformers import (
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from transformers import EarlyStoppingCallback, TrainerCallback
 
-from xir_lib.errors import InputError
+from xir_lib.samplers.dataset import batch_sampler_factory
+from xir_lib.training.checkpoints import Every, NotFiniteError
+from xir_lib.training.settings import Batches, TrainSettings
 
 SECONDS_BETWEEN = 300.0  # what a kill costs at most, unless checkpoints are dear
 # the training between two checkpoints takes at least so many times the writing of one: 2.4 %
 TIMES_COST = 40.0
 
-Weights = dict[str, torch.Tensor]
 
+class StopWithoutNewBest(EarlyStoppingCallback):
+    """transformers' callback, without its warning that nobody keeps the best weights.
 
-class NotFiniteError(InputError):
-    """Training went to NaN or infinity, and would again."""
+    >>> StopWithoutNewBest(early_stopping_patience=3).early_stopping_patience_counter
+    0
+    """
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Say nothing: `RunTrainer` keeps them."""
 
 
 class CheckpointCallback(TrainerCallback):
@@ -40,11 +49,13 @@ class CheckpointCallback(TrainerCallback):
 
     By the clock means after 5 minutes, or after 40 times what the last checkpoint took if that is
     more: the cost stays below 3 % whatever the model and the disk, and a run of a few minutes
-    writes none. The moment has no influence on the weights. Where training ends there is none: the
-    model itself is written next.
+    writes none. The moment has no influence on the weights.
+
+    >>> CheckpointCallback("auto").cost
+    0.0
     """
 
-    def __init__(self, every: int | Literal["auto"]) -> None:
+    def __init__(self, every: Every) -> None:
         self.every = every
         self.since = time.monotonic()
         self.cost = 0.0  # seconds
@@ -59,81 +70,48 @@ class CheckpointCallback(TrainerCallback):
             due = time.monotonic() - self.since >= max(SECONDS_BETWEEN, TIMES_COST * self.cost)
         else:
             due = state.global_step % self.every == 0
-        if due and not control.should_training_stop:
+        if due and not control.should_training_stop:  # else the model itself is written next
             control.should_save = True
             self.since = time.monotonic()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note what the checkpoint took."""
+        """Note what the checkpoint took, and a measurement in the same step with it."""
         self.cost = time.monotonic() - self.since
         self.since = time.monotonic()
 
 
-class EarlyStoppingCallback(TrainerCallback):
-    """Measure every `every` steps and after the last, keep the best weights, stop after `patience`
-    measurements without a best.
-
-    transformers' callback of this name needs a whole checkpoint per measurement and evaluates with
-    its own loop; here `measure` is any function of the present model, and the best weights are kept
-    in memory (and in checkpoints). `curve` holds [step, value] pairs; of equal values the first is
-    the best.
-    """
-
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        measure: Callable[[], float],
-        *,
-        higher_is_better: bool,
-        every: int,
-        patience: int,
-    ) -> None:
-        self.model, self.measure, self.every, self.patience = model, measure, every, patience
-        self.sign = 1 if higher_is_better else -1
-        self.curve: list[tuple[int, float]] = []
-        self.best: Weights = {}
-
-    @property
-    def best_step(self) -> int:
-        """Return the step of the best value so far."""
-        return max(self.curve, key=lambda entry: self.sign * entry[1])[0]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure if it is time, and stop if nothing has improved for too long."""
-        step = state.global_step
-        if step % self.every and step < state.max_steps:
-            return
-        self.curve.append((step, self.measure()))
-        if self.best_step == step:
-            self.best = {
-                name: tensor.detach().cpu().clone()
-                for name, tensor in self.model.state_dict().items()
-            }
-        elif sum(at > self.best_step for at, _ in self.curve) >= self.patience:
-            control.should_training_stop = True
-
-
 class RunTrainer(SentenceTransformerTrainer):
-    """The stock trainer for one run; `losses` has the loss of every step so far, those before a
-    resumption included.
+    """The stock trainer for one run.
 
+    `measure` judges the present model, where the arguments say that the trainer evaluates.
     `ids_of_batch` returns the pair ids of a batch by its number from 0, for the message about a
     loss that is not finite. `started` (of `time.monotonic`) moves back, on resuming, by the seconds
-    that the run had taken at the checkpoint. `stopping` is also to be among the `callbacks`, before
-    the one for checkpoints, which then hold its latest value.
+    that the run had taken at the checkpoint.
+
+    `losses` has the loss of every step so far, those before a resumption included, `curve` the
+    [step, value] of every measurement and `best` the weights at the best of them, the first of
+    equals.
     """
 
     def __init__(
         self,
         *,
+        measure: Callable[[], float],
         ids_of_batch: Callable[[int], list[str]],
         started: float,
-        stopping: EarlyStoppingCallback | None = None,
         **arguments: Any,
     ) -> None:
-        super().__init__(**arguments)
-        self.ids_of_batch, self.started, self.stopping = ids_of_batch, started, stopping
+        # An empty list of evaluators is enough for a trainer that is to evaluate and has no data.
+        super().__init__(evaluator=[], **arguments)
+        self.measure, self.ids_of_batch, self.started = measure, ids_of_batch, started
         self.losses: list[float] = []
+        self.best: dict[str, torch.Tensor] = {}
+
+    @property
+    def curve(self) -> list[list[Any]]:
+        """Return [step, value] of every held-out measurement; the trainer's state keeps them."""
+        log = self.state.log_history
+        return [[line["step"], line["eval_held_out"]] for line in log if "eval_held_out" in line]
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -151,51 +129,95 @@ class RunTrainer(SentenceTransformerTrainer):
         self.losses.append(value)
         return loss
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure; the stock loop would start a data loader, which draws from the random state."""
+        metrics = {"eval_held_out": self.measure()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Compare as the stock trainer does, and keep the weights of a new best."""
+        better: bool = super()._determine_best_metric(metrics, trial)
+        if better:
+            self.state.best_global_step = self.state.global_step
+            own = self.model.state_dict()
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in own.items()}
+        return better
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint, but none of a run that has just stopped: it would train on."""
+        if not self.control.should_training_stop:
+            super()._save_checkpoint(model, trial)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the weights in memory and the progress; the stock way writes a whole model with its
-        card and a pickle.
-        """
+        """Write the weights in memory and the progress, not a whole model with its card."""
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self.model, str(folder / "model.safetensors"))
-        progress: dict[str, Any] = {
-            "seconds": time.monotonic() - self.started,
-            "losses": self.losses,
-        }
-        if self.stopping is not None:
-            progress["curve"] = self.stopping.curve
-            if self.stopping.best:
-                save_file(self.stopping.best, folder / "best.safetensors")
+        if self.best:
+            save_file(self.best, folder / "best.safetensors")
+        progress = {"seconds": time.monotonic() - self.started, "losses": self.losses}
         (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Put a checkpoint's weights into the open model; the stock way opens the folder, and would
-        grow a pooler anew.
-        """
+        """Put the weights into the open model; the stock way would grow a pooler anew."""
         folder = Path(resume_from_checkpoint)
-        weights = _weights_for(self.model, folder / "model.safetensors")
-        self.model.load_state_dict(weights, strict=False)  # tied tensors are there once
+        load_model(self.model, folder / "model.safetensors")
+        if (best := folder / "best.safetensors").exists():
+            self.best = load_file(best)
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         self.started -= progress["seconds"]
         self.losses = progress["losses"]
-        if self.stopping is not None:
-            self.stopping.curve = [(step, value) for step, value in progress["curve"]]
-            if self.stopping.curve:
-                self.stopping.best = _weights_for(self.model, folder / "best.safetensors")
 
 
-def _weights_for(model: torch.nn.Module, path: Path) -> Weights:
-    """Read weights; refuse names, shapes and types that are not the model's (loading would convert
-    types silently).
-    """
-    tensors, own = load_file(path), model.state_dict()
-    for name, tensor in tensors.items():
-        if name not in own or (tensor.shape, tensor.dtype) != (own[name].shape, own[name].dtype):
-            expected = (
-                f"{own[name].dtype} {tuple(own[name].shape)}" if name in own else "no such tensor"
-            )
-            raise InputError(
-                f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, the model has {expected};"
-                f" remove {path.parent.parent} and start again"
-            )
-    return tensors
+def arguments_for(
+    settings: TrainSettings, prompts: tuple[str, str], sampler: Batches, folder: Path
+) -> SentenceTransformerTrainingArguments:
+    """Return the stock trainer's arguments; `folder` is that of the checkpoints."""
+    columns = {"query": prompts[0], "passage": prompts[1]}
+    columns |= {f"negative_{number + 1}": prompts[1] for number in range(settings.negatives)}
+    if settings.query_kl:
+        columns["parallel_query"] = prompts[0]
+    stopping: dict[str, Any] = {}
+    if stop := settings.early_stopping:
+        stopping = {
+            "eval_strategy": "steps",
+            "eval_steps": stop.every,
+            "metric_for_best_model": "held_out",
+            "greater_is_better": stop.measure != "loss",
+            "restore_callback_states_from_checkpoint": True,  # its patience goes on
+        }
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=math.ceil(settings.warmup_share * settings.steps),
+        bf16=settings.precision == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=settings.seed,
+        prompts=columns,
+        batch_sampler=batch_sampler_factory(sampler),
+        logging_steps=max(1, settings.steps // 20),
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # the callback chooses the moments
+        save_total_limit=1,
+        report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=False,
+        **stopping,
+    )
+    # Of several GPUs one: the sampler's batch is one loss, not a part of it.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def callbacks_for(settings: TrainSettings, every: Every) -> list[TrainerCallback]:
+    """Return the callbacks for early stopping and for checkpoints, where they are asked for."""
+    stop = settings.early_stopping
+    stopping = [StopWithoutNewBest(stop.patience)] if stop else []
+    return [*stopping, *([CheckpointCallback(every)] if every else [])]

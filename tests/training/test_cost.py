@@ -50,9 +50,6 @@ def test_parameters_are_those_of_a_real_model() -> None:
     )
     model = AutoModel.from_config(config, add_pooling_layer=False)
     assert sum(parameters(config)) == sum(value.numel() for value in model.parameters())
-    assert parameters(config)[0] - parameters(config, vocab=20)[0] == 30 * 16
-    with pytest.raises(InputError, match=r"vocab must be in \[1, 50\].*, got 51"):
-        parameters(config, vocab=51)
 
 
 @pytest.mark.parametrize(("layers", "width", "tokens"), [(2, 128, 32), (3, 128, 200)])
@@ -97,18 +94,6 @@ def test_hours_and_memory_by_hand() -> None:
     more = estimate(config, **RUN, passages=3)  # two hard negatives of 96 tokens per pair
     assert more["tokens"] == 30_400_000
     assert more["flops"] - flops == pytest.approx(1e5 * 2 * (6 * 85_056_000 * 96 + 110_592 * 96**2))
-    assert estimate(config, **RUN, utilisation=0.6)["gpu_hours"]["A100"] == pytest.approx(
-        found["gpu_hours"]["A100"] / 2
-    )
-    small = estimate(config, **RUN, vocab=50_002)
-    assert small["flops"] == found["flops"]
-    assert found["optimiser_gb"] - small["optimiser_gb"] == pytest.approx(200_000 * 768 * 16 / 1e9)
-
-
-@pytest.mark.parametrize("value", [0.0, 1.2, float("nan")])
-def test_a_utilisation_outside_its_range(value: float) -> None:
-    with pytest.raises(InputError, match=r"utilisation must be in \(0, 1\]"):
-        estimate(BertConfig(), **RUN, utilisation=value)
 
 
 def test_a_folder_needs_no_weights(tmp_path: Path) -> None:
@@ -139,7 +124,7 @@ def test_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def test_the_training_benchmark_s_share_of_a_device_s_peak() -> None:
-    script = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "training_speed.py"))
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "training_speed.py"))
     cost = {"flops": 4e14, "pairs": 200}  # 2e12 a pair
     assert script["flops_per_second"](312, cost, "NVIDIA A100-SXM4-80GB") == {
         "flops_per_second": 6.24e14,

@@ -71,9 +71,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder),
     ]
     one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, *launch],
-        env=os.environ | one_thread,
+        env=os.environ | one_thread | path,
         capture_output=True,
         text=True,
         timeout=300,

@@ -151,7 +151,7 @@ def test_sentence_transformers_alone_ranks_as_the_evaluation_does(
         }
         means = pd.Series(by_query).groupby(lang).mean()  # of a language, then of languages
         assert measured[setting]["mAP"] == pytest.approx(means.mean(), abs=1e-6)
-    script = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "recommended.py"))
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "recommended.py"))
     by_evaluator = script["judged"](
         model, task, "float32"
     )  # what is published of the recommended model

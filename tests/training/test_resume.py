@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny import build_tiny
 from toy import IDS, toy_pairs
 
@@ -42,9 +42,10 @@ SETTINGS = TrainSettings(
     max_seq_length=16,
 )
 STOPPING = SETTINGS.model_copy(
-    update={"learning_rate": 0.1, "early_stopping": EarlyStopping(every=3, patience=2)}
+    update={"learning_rate": 0.1, "early_stopping": EarlyStopping(every=EVERY, patience=2)}
 )
 RANDOM = random.Random(2408)
+SAVE_MODEL = "xir_lib.encoders.open.save_encoder"
 STEP = "xir_lib.training.trainer.RunTrainer.training_step"
 KILLED_AT = sorted(
     RANDOM.sample(range(EVERY + 1, STEPS + 1), 5)
@@ -164,11 +165,11 @@ def test_one_run_killed_five_times(runs: Runs, whole: Path, tmp_path: Path) -> N
     out = tmp_path / "model"
     save_state = "transformers.trainer_callback.TrainerState.save_to_json"
     for kill in (
-        (KILLS[0][0], 6),
+        (STEP, 6),
         ("torch.save", 2),
         (save_state, 2),
-        (KILLS[0][0], 5),
-        ("xir_lib.encoders.open.save_encoder", 1),
+        (STEP, 5),
+        (SAVE_MODEL, 1),
     ):
         assert runs(out, kill=kill) == -signal.SIGKILL
     assert runs(out) == 0
@@ -182,9 +183,7 @@ def test_control_without_the_random_state_the_weights_differ(
     runs: Runs, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    assert (
-        runs(out, kill=("xir_lib.training.trainer.RunTrainer.training_step", 10)) == -signal.SIGKILL
-    )
+    assert runs(out, kill=(STEP, 10)) == -signal.SIGKILL
     (tmp_path / ".model.checkpoint" / "checkpoint-8" / "rng_state.pth").unlink()
     assert runs(out) == 0
     assert record(out)["resumed_at_steps"] == [8]
@@ -197,36 +196,38 @@ def test_parallel_queries_are_the_same_after_a_kill(
     settings = SETTINGS.model_copy(update={"query_kl": 1.0, "recompute": True})
     one, other = tmp_path / "one", tmp_path / "other"
     assert runs(one, settings) == 0
-    assert (
-        runs(other, settings, ("xir_lib.training.trainer.RunTrainer.training_step", 15))
-        == -signal.SIGKILL
-    )
+    assert runs(other, settings, (STEP, 15)) == -signal.SIGKILL
     assert runs(other, settings) == 0
     assert record(other)["resumed_at_steps"] and same_weights(one, other)
     assert not same_weights(one, whole)
 
 
-def test_early_stopping_goes_on_from_its_curve(runs: Runs, tmp_path: Path) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "model"
-    assert runs(whole, STOPPING) == 0
-    stopped = record(whole)
-    assert stopped["steps_trained"] < STEPS  # else this would test nothing
-    kill = ("xir_lib.training.trainer.RunTrainer.training_step", stopped["steps_trained"])
-    assert runs(out, STOPPING, kill) == -signal.SIGKILL
+@pytest.fixture(scope="module")
+def stopped(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("stopped") / "model"
     assert runs(out, STOPPING) == 0
-    resumed = record(out)
-    assert resumed["resumed_at_steps"]
-    assert resumed["early_stopping"] == stopped["early_stopping"]
-    assert same_weights(out, whole)
+    assert record(out)["steps_trained"] < STEPS  # else this would test nothing
+    return out
+
+
+@pytest.mark.parametrize("killed_in", [STEP, SAVE_MODEL])
+def test_early_stopping_goes_on_from_its_curve(
+    runs: Runs, stopped: Path, tmp_path: Path, killed_in: str
+) -> None:
+    """Also where a checkpoint is due at the very step that stops: it would train on."""
+    out = tmp_path / "model"
+    last = record(stopped)["steps_trained"]
+    assert runs(out, STOPPING, (killed_in, last if killed_in == STEP else 1)) == -signal.SIGKILL
+    assert runs(out, STOPPING) == 0
+    assert record(out)["resumed_at_steps"] == [last - EVERY]
+    assert record(out)["early_stopping"] == record(stopped)["early_stopping"]
+    assert same_weights(out, stopped)
 
 
 @pytest.fixture(scope="module")
 def killed_run(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    assert (
-        runs(folder / "model", kill=("xir_lib.training.trainer.RunTrainer.training_step", 6))
-        == -signal.SIGKILL
-    )
+    assert runs(folder / "model", kill=(STEP, 6)) == -signal.SIGKILL
     return folder
 
 
@@ -286,19 +287,6 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(runs: Runs, killed: Path, wh
     assert same_weights(killed, whole)
 
 
-def test_a_checkpoint_of_other_types_is_refused_in_one_line(runs: Runs, killed: Path) -> None:
-    path = killed.parent / ".model.checkpoint" / "checkpoint-4" / "model.safetensors"
-    tensors = load_file(path)
-    name = next(name for name in tensors if "layer" in name)
-    save_file({**tensors, name: tensors[name].to(torch.bfloat16)}, path)
-    with pytest.raises(
-        InputError,
-        match=rf"^[^\n]+{name} is torch.bfloat16 [^\n]+ the model has torch.float32 [^\n]+$",
-    ):
-        train(runs.encoder, toy_pairs(IDS[8:]), SETTINGS, killed, held_out=toy_pairs(IDS[:8]))
-    assert not killed.exists()
-
-
 def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
     folder, identity = tmp_path / ".m.checkpoint", {"encoder": "e", "settings": {"seed": 1}}
     assert open_checkpoints(folder, identity, every=None).newest is None
@@ -309,7 +297,7 @@ def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
     opened = open_checkpoints(folder, identity, every=None)
     assert (opened.newest, opened.resumed_at_steps) == (folder / "checkpoint-8", [8])
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-8", "run.json"]
-    opened.remove()
+    remove_checkpoints(folder)
     folder.mkdir()  # a kill between the removal of the content and of the folder
     assert open_checkpoints(folder, identity, every=None).newest is None
     (folder / "run.json").unlink()
