@@ -393,9 +393,8 @@ def test_verdicts():
         """A uniform distribution, whose 95 % interval is [low, high]."""
         margin = (high - low) / 38  # 2.5 % of the whole width
         draws = np.linspace(low - margin, high + margin, 1001)
-        return Comparison(
-            (low + high) / 2, low, high, p, 48, ((low + high) / 2,), 0.002, 0.002, draws
-        )
+        middle = (low + high) / 2
+        return Comparison(middle, p, 48, (middle,), 0.002, 0.002, draws)
 
     assert verdict(result(0.001, 0.03, 0.01), margin=0.01) == "a better"
     assert verdict(result(-0.03, -0.001, 0.01), margin=0.01) == "b better"
