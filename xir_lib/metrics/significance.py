@@ -96,9 +96,8 @@ class Comparison:
         """The minimum detectable effect: the true difference that one two-sided test at .05 finds
         in 80 % of repetitions.
 
-        (t_.975 + t_.8) se, which is 2.80 se with one seed. Of one test: after an adjustment for a
-        family it takes a larger one, or more groups. Infinite where p cannot fall below .05 (five
-        groups or fewer).
+        (t_.975 + t_.8) se, which is 2.80 se with one seed; more after an adjustment for a family.
+        Infinite where p cannot fall below .05 (five groups or fewer).
         """
         if 2 / 2**self.n_groups >= ALPHA:
             return float("inf")
@@ -107,10 +106,7 @@ class Comparison:
     def interval(self, level: float) -> tuple[float, float]:
         """Return the interval of the difference at `level`, .9 for instance."""
         if not 0 < level < 1:
-            raise InputError(
-                f"level must be between 0 and 1, got {level}; use .95, or .9 for two one-sided"
-                " tests at .05"
-            )
+            raise InputError(f"level must be between 0 and 1, got {level}; use .95, or .9 for TOST")
         if self.df < float("inf"):
             half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
             return self.difference - half, self.difference + half
@@ -166,8 +162,7 @@ def compare(
     Bootstrap: groups and seeds drawn with replacement. A cell none of whose groups is drawn is left
     out of that resample's mean. Randomisation: the differences are averaged over seeds, in each
     group a and b are swapped with probability 1/2, and p is the share of randomisations with a
-    difference at least as large in size, the observed one counted in: (1 + hits) / (1 + n). See
-    above for what becomes of them with one seed and with several.
+    difference at least as large in size, the observed one counted in: (1 + hits) / (1 + n).
     """
     if n_resamples < 1:
         raise InputError(f"n_resamples must be at least 1, got {n_resamples}")
@@ -183,12 +178,9 @@ def verdict(
 ) -> str:
     """Say in words what a comparison decides, at level .05.
 
-    Args:
-        result: of `compare`.
-        margin: the largest difference that does not matter, declared beforehand; with None
-            equivalence and non-inferiority are not tested.
-        p: the p-value adjusted for its family (`holm`), if it belongs to one.
-        lower_is_better: true for rank distance.
+    `margin` is the largest difference that does not matter, declared beforehand; with None
+    equivalence and non-inferiority are not tested. `p` is the p-value adjusted for its family
+    (`holm`), if it belongs to one.
 
     The first that holds: "a better" or "b better", if p < .05 *and* the 95 % interval over groups
     and seeds lies on that side of 0 (the interval ignores the family); "equivalent", if the 90 %
@@ -212,12 +204,11 @@ def design_effect(by_group: Comparison, by_query: Comparison) -> float:
     """Return the variance of the difference by groups over that by smaller units, both with the
     seeds as they are.
 
-    Both of `compare` on the same scores, the second with `measures.group_sums` of
-    `per_query.assign(group=...)`: the query_id, or the pair_id, a question with all its
-    translations. For thousands of them 2,000 resamples do. 1: grouping does not matter; 4: an
-    interval that ignores it is half as wide as it should be. For m units in each group with
-    intraclass correlation r it is 1 + (m - 1) r (Kish 1965). NaN if the systems do not differ at
-    all.
+    Both of `compare` on the same scores, the second with the query_id or the pair_id (a question
+    with all its translations) as the group; for thousands of them 2,000 resamples do. 1: grouping
+    does not matter; 4: an interval that ignores it is half as wide as it should be. For m units in
+    each group with intraclass correlation r it is 1 + (m - 1) r (Kish 1965). NaN if the systems do
+    not differ at all.
     """
     if not np.isclose(by_group.difference, by_query.difference, rtol=1e-6, atol=1e-9):
         raise InputError(
@@ -318,9 +309,7 @@ def _compare(n: Matrix, total: Matrix, n_resamples: int, seed: int) -> Compariso
 
 
 def _degrees_of_freedom(se: float, se_groups: float, groups: int, seeds: int) -> float:
-    """Return Satterthwaite's, for a variance with a part of the groups and one of the seeds;
-    infinite without the latter.
-    """
+    """Return Satterthwaite's, for the groups' and the seeds' part of a variance."""
     of_groups, of_seeds = se_groups**2, se**2 - se_groups**2
     if seeds == 1 or of_seeds <= 1e-12 * se**2:
         return float("inf")
@@ -328,9 +317,7 @@ def _degrees_of_freedom(se: float, se_groups: float, groups: int, seeds: int) ->
 
 
 def _macro(n: Matrix, total: Matrix) -> Matrix:
-    """Mean over the cells (last axis) that hold a query of total / n; `n` may lack leading axes of
-    `total`.
-    """
+    """Return the mean of total / n over the cells (the last axis) that hold a query."""
     filled = np.broadcast_to(n > 0, total.shape)
     means = np.divide(total, n, out=np.zeros(total.shape), where=filled)
     result: Matrix = means.sum(axis=-1) / filled.sum(axis=-1)
