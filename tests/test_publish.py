@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xir_lib.errors import InputError
-from xir_lib.evaluation import card as bias_report
+from xir_lib.evaluation.card import figures, render
 from xir_lib.evaluation.compare import save_table
 from xir_lib.paths import REPO
 from xir_lib.study import claims, graph, report, tables
@@ -192,12 +192,10 @@ def test_the_speeds_that_the_readme_names_are_those_measured() -> None:
 def test_the_committed_card_says_what_its_numbers_say() -> None:
     folder = REPO / "figures" / "bias_card"
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    assert (folder / "README.md").read_text(encoding="utf-8") == bias_report._markdown(card)
+    assert (folder / "README.md").read_text(encoding="utf-8") == render("card.md", card, {})
     page = (folder / "card.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", page)
-    assert (
-        bias_report._html(card, dict(zip(bias_report.figures(card), pictures, strict=True))) == page
-    )
+    assert render("card.html", card, dict(zip(figures(card), pictures, strict=True))) == page
     assert "<script" not in page and all(
         b64decode(picture).startswith(b"\x89PNG") for picture in pictures
     )

@@ -50,31 +50,14 @@ def test_the_sentences_say_what_a_literal_ranking_says(
     task, out = toy_task(), tmp_path / "out"
     task.save(tmp_path / "toy")
     capsys.readouterr()
-    assert (
-        xir(
-            monkeypatch,
-            "bias",
-            "--model",
-            model,
-            "--task",
-            tmp_path / "toy",
-            "--out",
-            out,
-            "--json",
-        )
-        == 0
-    )
+    command = ["bias", "--model", model, "--task", tmp_path / "toy", "--out", out, "--json"]
+    assert xir(monkeypatch, *command) == 0
     card = json.loads(capsys.readouterr().out)
     assert card == json.loads((out / "card.json").read_text())
-    encoder, queries, passages = (
-        SentenceTransformer(model, device="cpu"),
-        task.queries.to_pylist(),
-        task.passages.to_pylist(),
-    )
-    scores = (
-        encoder.encode(["query: " + row["text"] for row in queries])
-        @ encoder.encode(["passage: " + row["text"] for row in passages]).T
-    )
+    encoder = SentenceTransformer(model, device="cpu")
+    queries, passages = task.queries.to_pylist(), task.passages.to_pylist()
+    asking = encoder.encode(["query: " + row["text"] for row in queries])
+    scores = asking @ encoder.encode(["passage: " + row["text"] for row in passages]).T
     first, distance, own = ({lang: [] for lang in LANGS} for _ in range(3))
     for query, row in zip(queries, scores, strict=True):
         order = [passages[i] for i in np.argsort(-row)]
@@ -82,19 +65,13 @@ def test_the_sentences_say_what_a_literal_ranking_says(
         first[query["lang"]].append(min(rank, key=rank.__getitem__) == query["lang"])
         distance[query["lang"]].append(max(rank.values()) - min(rank.values()))
         own[query["lang"]].append(np.mean([d["lang"] == query["lang"] for d in order[:10]]))
-    mean = {
-        name: np.mean([np.mean(v) for v in part.values()])
-        for name, part in (("f", first), ("d", distance), ("o", own))
-    }
+    f, d, o = (np.mean([np.mean(v) for v in part.values()]) for part in (first, distance, own))
     text = " ".join(card["findings"])
-    assert (
-        f"For {mean['f']:.0%} of the questions" in text
-        and "without preference that would be 33%" in text
-    )  # 1 / 3
-    assert (
-        f"are {mean['d']:.1f} ranks apart" in text and "2 would be perfect, 30.5 chance" in text
-    )  # 61 * 2 / 4
-    assert f"Of the first 10 passages {mean['o']:.0%} are in the query's language" in text
+    assert f"For {f:.0%} of the questions" in text
+    assert "without preference that would be 33%" in text  # 1 / 3
+    assert f"are {d:.1f} ranks apart" in text
+    assert "2 would be perfect, 30.5 chance" in text  # 61 * 2 / 4
+    assert f"Of the first 10 passages {o:.0%} are in the query's language" in text
     rows = {row["query language"]: row for row in card["languages"]}
     assert {lang: row["rank distance"] for lang, row in rows.items()} == pytest.approx(
         {k: np.mean(v) for k, v in distance.items()}
@@ -116,10 +93,9 @@ def test_the_fixes_are_evaluations(model: str, tmp_path: Path) -> None:
         assert row["multilingual mAP"] == expected["settings"]["multilingual"]["mAP"]
         assert row["monolingual mAP"] == expected["settings"]["monolingual"]["mAP"]
         assert row["rank distance"] == expected["bias"]["rank_distance"]["mean"]
-    for lang, pools in card[
-        "cells"
-    ].items():  # the means of the heatmap's diagonal and of all else are the two settings
-        assert set(pools) == set(LANGS) and lang in LANGS
+    # The means of the heatmap's diagonal and of all else are the two settings.
+    assert set(card["cells"]) == set(LANGS)
+    assert all(set(pools) == set(LANGS) for pools in card["cells"].values())
     settings = card["results"]["none"]["settings"]
     assert np.mean([card["cells"][lang][lang] for lang in LANGS]) == pytest.approx(
         settings["monolingual"]["mAP"]
@@ -133,47 +109,27 @@ def test_the_page_stands_alone_and_says_the_same_as_the_others(model: str, tmp_p
     text, markdown = (tmp_path / "card.html").read_text(), (tmp_path / "card.md").read_text()
     page = Page(text)
     tags = [tag for tag, _ in page.tags]
-    assert (
-        not {"script", "link", "iframe"} & set(tags) and tags.count("img") == 2 and "b" not in tags
-    )
-    assert not [
-        value
-        for _, attributes in page.tags
-        for value in attributes.values()
-        if value and re.search(r"https?:|//", value[:99])
-    ]
-    for tag, attributes in page.tags:
-        if tag == "img":
-            kind, data = str(attributes["src"]).split(",")
-            assert (
-                kind == "data:image/png;base64"
-                and base64.b64decode(data)[:8] == b"\x89PNG\r\n\x1a\n"
-                and attributes["alt"]
-            )
+    assert not {"script", "link", "iframe", "b"} & set(tags)  # the model's name holds <b>
+    told = [value for _, attributes in page.tags for value in attributes.values() if value]
+    assert not [value for value in told if re.search(r"https?:|//", value[:99])]
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 2 and all(image["alt"] for image in images)
+    for image in images:
+        kind, data = str(image["src"]).split(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data)[:8] == b"\x89PNG\r\n\x1a\n"
     words = " ".join(page.words)
     assert (
         f"Language bias of {model}" in words and f"Language bias of {model}" in markdown
     )  # its name holds < and &
     assert "Measured on toy: 60 queries and 60 passages in 3 languages" in words
     assert "xir train --encoder '" in words  # a name with blanks is quoted
-    for sentence in [
-        *card["findings"],
-        *card["advice"],
-        *(row["says"] for row in card["measures"]),
-    ]:
-        assert sentence in words and sentence in markdown
-    names = [row["measure"] for row in card["measures"]]
-    assert names == [
-        *(
-            "rank distance",
-            "Max@R",
-            "Complete@20",
-            "one-target gap",
-            "own language in the top 10",
-            "evenness of the top 10",
-        ),
-        "own answer first",
-    ]  # no Complete@100 in a pool of 60
+    for text in [*card["findings"], *card["advice"], *(row["says"] for row in card["measures"])]:
+        assert text in words and text in markdown
+    assert [row["measure"] for row in card["measures"]] == [  # no Complete@100 in a pool of 60
+        *("rank distance", "Max@R", "Complete@20", "one-target gap"),
+        *("own language in the top 10", "evenness of the top 10", "own answer first"),
+    ]
     assert all(
         isinstance(row[key], float)
         for row in card["measures"]
@@ -220,7 +176,7 @@ def test_tasks_that_miss_something(
     card = write_card(model, task, tmp_path)
     assert (len(card["fixes"]), set(bias_report.figures(card))) == (fixes, pictures)
     assert card["parallel"] == ("rank distance" in pictures)
-    assert card["parallel"] == (bias_report.NOT_PARALLEL not in card["findings"])
+    assert card["parallel"] == (not any("is not parallel" in text for text in card["findings"]))
     names = {row["measure"] for row in card["measures"]}
     assert card["parallel"] or not names & {
         "rank distance",
@@ -270,7 +226,7 @@ def test_written_whole_or_not_at_all(
     out = capsys.readouterr().out
     assert "ranks apart" in out and f"The page: {tmp_path / 'out' / 'card.html'}" in out
     with monkeypatch.context() as broken:
-        broken.setattr(bias_report, "_png", lambda _: 1 / 0)
+        broken.setattr(bias_report, "png", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_card(model, toy_task(), tmp_path / "out")
     assert not [

@@ -393,9 +393,8 @@ def test_verdicts():
         """A uniform distribution, whose 95 % interval is [low, high]."""
         margin = (high - low) / 38  # 2.5 % of the whole width
         draws = np.linspace(low - margin, high + margin, 1001)
-        return Comparison(
-            (low + high) / 2, low, high, p, 48, ((low + high) / 2,), 0.002, 0.002, draws
-        )
+        middle = (low + high) / 2
+        return Comparison(middle, p, 48, (middle,), 0.002, 0.002, draws)
 
     assert verdict(result(0.001, 0.03, 0.01), margin=0.01) == "a better"
     assert verdict(result(-0.03, -0.001, 0.01), margin=0.01) == "b better"
@@ -564,54 +563,43 @@ def test_holm_keeps_the_family_error():
     assert false <= stats.binom.ppf(0.9995, 2000, 0.05)
 
 
-def test_what_cannot_be_compared_is_named():
-    a, b, n = ragged(8)
-    good = sums_of(a, n)
-    with pytest.raises(
-        InputError, match="no values of multilingual R@1; the table has multilingual mAP"
-    ):
-        compare(good, good, setting="multilingual", measure="R@1")
-    with pytest.raises(InputError, match="group 'g000', l0 queries in pool all: 0 of a, 1 of b"):
-        compare(good[good["group"] != "g000"], good, setting="multilingual", measure="mAP")
-    with pytest.raises(InputError, match="group 'g000', l1 queries in pool all: 1 of a, 0 of b"):
-        compare(good, good[good["query_lang"] != "l1"], setting="multilingual", measure="mAP")
-    with pytest.raises(InputError, match="group 'g000', l0 queries in pool all: 1 of a, 3 of b"):
-        more = n.copy()
-        more[0, 0] = 3
-        compare(good, sums_of(b, more), setting="multilingual", measure="mAP")
-    runs = pd.concat([good.assign(seed=4), good.assign(seed=7)])
-    with pytest.raises(
-        InputError, match="1 of a with seed 4, 0 of b with seed 4; give the same queries and seeds"
-    ):
-        compare(runs, good.assign(seed=7), setting="multilingual", measure="mAP")
-    with pytest.raises(
-        InputError,
-        match="group 'g000', l0 queries in pool all: 1 of a with seed 4, 3 of a with seed 7",
-    ):
-        unlike = pd.concat([good.assign(seed=4), sums_of(b, more).assign(seed=7)])
-        compare(unlike, unlike, setting="multilingual", measure="mAP")
-    with pytest.raises(
-        InputError,
-        match="group 'g000', l0 queries in pool all: two rows of b; number the trainings",
-    ):
-        compare(good, pd.concat([good, good]), setting="multilingual", measure="mAP")
-    with pytest.raises(
-        InputError,
-        match="1 rows have no query_lang; every sum needs its seed, group, query_lang, pool",
-    ):
-        compare(
-            good,
-            good.assign(query_lang=[None, *good["query_lang"][1:]]),
-            setting="multilingual",
-            measure="mAP",
-        )
-    with pytest.raises(InputError, match="multilingual mAP has a sum that is no number"):
-        run(a * np.nan, b, n)
+A, B, N = ragged(8)
+GOOD = sums_of(A, N)
+MORE = sums_of(B, np.where(np.arange(N.size).reshape(N.shape) == 0, 3, N))  # 3 in the first cell
+SEEDS = pd.concat([GOOD.assign(seed=4), GOOD.assign(seed=7)])
+UNLIKE = pd.concat([GOOD.assign(seed=4), MORE.assign(seed=7)])
+FIRST = "group 'g000', l0 queries in pool all: "
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "says"),
+    [
+        (GOOD[GOOD["group"] != "g000"], GOOD, f"{FIRST}0 of a, 1 of b"),
+        (GOOD, GOOD[GOOD["query_lang"] != "l1"], "l1 queries in pool all: 1 of a, 0 of b"),
+        (GOOD, MORE, f"{FIRST}1 of a, 3 of b"),
+        (SEEDS, GOOD.assign(seed=7), "1 of a with seed 4, 0 of b with seed 4; give the same"),
+        (UNLIKE, UNLIKE, f"{FIRST}1 of a with seed 4, 3 of a with seed 7"),
+        (GOOD, pd.concat([GOOD, GOOD]), f"{FIRST}two rows of b; number the trainings"),
+        (
+            GOOD,
+            GOOD.assign(query_lang=[None, *GOOD["query_lang"][1:]]),
+            "1 rows have no query_lang; every sum needs its seed, group, query_lang, pool",
+        ),
+        (GOOD.assign(total=np.nan), GOOD, "multilingual mAP has a sum that is no number"),
+        (sums_of(A[:1], N[:1]), sums_of(B[:1], N[:1]), "has one group, 'g000'"),
+        (GOOD.assign(measure="R@9"), GOOD, "no values of multilingual mAP; the table has multi"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(a, b, says):
+    with pytest.raises(InputError, match=says):
+        compare(a, b, setting="multilingual", measure="mAP")
+
+
+def test_impossible_numbers_are_refused():
+    found = run(A, B, N, n_resamples=100)
     with pytest.raises(InputError, match=r"margin must be above 0, got -0\.01"):
-        run(a, b, n, n_resamples=100).p_equivalent(-0.01)
+        found.p_equivalent(-0.01)
     with pytest.raises(InputError, match="level must be between 0 and 1, got 95"):
-        run(a, b, n, n_resamples=100).interval(95)
-    with pytest.raises(InputError, match="has one group, 'g000'"):
-        run(a[:1], b[:1], n[:1])
+        found.interval(95)
     with pytest.raises(InputError, match="n_resamples must be at least 1, got 0"):
-        run(a, b, n, n_resamples=0)
+        run(A, B, N, n_resamples=0)

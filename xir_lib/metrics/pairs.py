@@ -45,6 +45,7 @@ def one_target(
     Several relevant passages in b are kept together, so this works on any pool; where the ids of
     the cells differ (MLQA-R), cells differ also by the difficulty of their questions.
     """
+    check_tables(ranks, queries, languages)
     query, rank = ranks.in_all()
     cell = query * len(languages) + ranks.doc_lang
     relevant, own = bounds.relevant_per_language(ranks), bounds.own_language(queries, languages)
