@@ -13,47 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xir_lib.data import readers as module
+from xir_lib.data import rows
 from xir_lib.data.readers import from_dataset, load_pairs
 from xir_lib.data.records import PAIR_SCHEMA
 from xir_lib.errors import InputError
 
 # The whole table, written by hand: ids in three scripts, a row without a query, one without a
 # passage.
-ROWS = [
-    {
-        "pair_id": "1",
-        "lang": "de",
-        "query": "Wer fliegt?",
-        "passage_id": "p",
-        "passage": "Eulen fliegen.",
-        "group": "Vögel",
-    },
-    {
-        "pair_id": "1",
-        "lang": "ar",
-        "query": "من يطير؟",
-        "passage_id": "p",
-        "passage": "البوم يطير.",
-        "group": "Vögel",
-    },
-    {
-        "pair_id": "二",
-        "lang": "zh",
-        "query": "谁倒挂？",
-        "passage_id": None,
-        "passage": None,
-        "group": "二",
-    },
-    {
-        "pair_id": "二",
-        "lang": "th",
-        "query": None,
-        "passage_id": None,
-        "passage": "ค้างคาว 🦇",
-        "group": "二",
-    },
+COLUMNS = ("pair_id", "lang", "query", "passage_id", "passage", "group")
+VALUES = [
+    ("1", "de", "Wer fliegt?", "p", "Eulen fliegen.", "Vögel"),
+    ("1", "ar", "من يطير؟", "p", "البوم يطير.", "Vögel"),
+    ("二", "zh", "谁倒挂？", None, None, "二"),
+    ("二", "th", None, None, "ค้างคาว 🦇", "二"),
 ]
+ROWS: list[dict[str, Any]] = [dict(zip(COLUMNS, row, strict=True)) for row in VALUES]
 NEGATIVES = [["Bären laufen.", "Fische schwimmen."], ["السمك يسبح."], None, []]
 ONE = '{"pair_id": "1", "lang": "de", "query": "q"}'
 
@@ -107,7 +81,7 @@ def test_every_kind_of_file_gives_the_same_table(tmp_path: Path) -> None:
 
 
 def test_tables_longer_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 3)  # 7 records are two blocks and a rest
+    monkeypatch.setattr(rows, "BLOCK", 3)  # 7 records are two blocks and a rest
     records = [{"pair_id": str(n), "lang": "en", "query": f"q{n}"} for n in range(7)]
     path = jsonl(tmp_path / "a.jsonl", *records)
     assert load_pairs(path).table["query"].to_pylist() == [f"q{n}" for n in range(7)]
@@ -168,64 +142,40 @@ def test_other_columns_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("fields", "message"),
     [
+        ({"pair_id": None, "query": "q"}, "no pair_id; a record needs pair_id, lang"),
+        ({"lang": None, "query": "q"}, "no lang; a record needs pair_id, lang"),
+        ({"pair_id": 2}, "pair_id is of type int, 2; write it as text"),
+        ({"passage": ["a"]}, "passage is of type list, ['a']; write it as text"),
+        ({"query": " \u3000"}, "query is empty; give a text"),
+        ({"query": "a\ud800"}, "query has half a character at position 1"),
+        ({}, "neither query nor passage; give one"),
+        ({"query": "q", "passage_id": "p"}, "passage_id 'p' without a passage"),
+        ({"query": "q", "negatives": "n"}, "negatives is a str; a list of texts"),
+        ({"query": "q", "negatives": ["n", ""]}, "a negative is empty"),
+        ({"query": "q", "negatives": ["n", None]}, "negative 2 of 2 is null"),
+        ({"passage": "p", "negatives": ["p"]}, "negative 1 of 1 is the passage itself"),
+        ({"query_en": "q", "query_de": "f"}, "column query_de holds one language; write a record"),
         ('{"pair_id": "2", "lang": ', "not JSON (Expecting value, column 26)"),
         ('["2", "de"]', "a JSON list; write one object a line"),
         ("[" * 100_000, "not JSON (maximum recursion depth exceeded"),
         (b'{"pair_id": "2", "query": "\xff"}', "not UTF-8 at its byte 28; save the file as UTF-8"),
-        ('{"lang": "de", "query": "q"}', "no pair_id; a record needs pair_id, lang"),
-        ('{"pair_id": "2", "lang": null, "query": "q"}', "no lang; a record needs pair_id, lang"),
-        (
-            '{"pair_id": 2, "lang": "de", "query": "q"}',
-            "pair_id is of type int, 2; write it as text",
-        ),
-        (
-            '{"pair_id": "2", "lang": "de", "passage": ["a"]}',
-            "passage is of type list, ['a']; write it as text",
-        ),
-        ('{"pair_id": "2", "lang": "de", "query": " \\u3000"}', "query is empty; give a text"),
-        (
-            '{"pair_id": "2", "lang": "de", "query": "a\\ud800"}',
-            "query has half a character at position 1",
-        ),
-        ('{"pair_id": "2", "lang": "de"}', "neither query nor passage; give one"),
-        (
-            '{"pair_id": "2", "lang": "de", "query": "q", "passage_id": "p"}',
-            "passage_id 'p' without a passage",
-        ),
-        (
-            '{"pair_id": "2", "lang": "de", "query": "q", "negatives": "n"}',
-            "negatives is a str; a list of texts",
-        ),
-        (
-            '{"pair_id": "2", "lang": "de", "query": "q", "negatives": ["n", ""]}',
-            "a negative is empty",
-        ),
-        (
-            '{"pair_id": "2", "lang": "de", "query": "q", "negatives": ["n", null]}',
-            "negative 2 of 2 is null",
-        ),
-        (
-            '{"pair_id": "2", "lang": "de", "passage": "p", "negatives": ["p"]}',
-            "negative 1 of 1 is the passage itself",
-        ),
-        (
-            '{"pair_id": "2", "query_en": "q", "query_de": "f"}',
-            "column query_de holds one language; write a record for each",
-        ),
     ],
 )
-def test_a_bad_record_is_named_by_its_line(tmp_path: Path, line: str | bytes, message: str) -> None:
+def test_a_bad_record_is_named_by_its_line(tmp_path: Path, fields: Any, message: str) -> None:
+    bad = (
+        json.dumps({"pair_id": "2", "lang": "de"} | fields) if isinstance(fields, dict) else fields
+    )
     # the empty line 2 counts as a line
-    text = refusal(write(tmp_path / "a.jsonl", ONE, "", line))
+    text = refusal(write(tmp_path / "a.jsonl", ONE, "", bad))
     assert text.startswith(f"{tmp_path / 'a.jsonl'} line 3: {message}"), text
 
 
 def test_a_repeated_id_is_named_with_both_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 2)  # the two are in different blocks
+    monkeypatch.setattr(rows, "BLOCK", 2)  # the two are in different blocks
     other = [f'{{"pair_id": "{n}", "lang": "de", "query": "q"}}' for n in (2, 3)]
     path = write(
         tmp_path / "a.jsonl", other[0], ONE, ONE.replace("de", "en"), "", other[1], ONE, ONE
@@ -240,12 +190,12 @@ def test_a_repeated_id_is_named_with_both_lines(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["pair_id\tquery", "1\tq"], "line 1: the header has no lang; name pair_id, lang"),
-        (["1\tde\tq"], "line 1: the header has no lang"),  # no header at all
-        (["pair_id\tlang\tquery\tlang", "1\tde\tq\ten"], "line 1: the header has a name twice"),
+        (["pair_id\tquery", "1\tq"], "line 1: the header has no lang; it names the columns"),
+        (["1\tde\tq"], "line 1: the header has no pair_id"),  # no header at all
+        (["pair_id\tlang\tquery\tlang", "1\tde\tq\ten"], "line 1: the header has lang twice"),
         (
             ["pair_id\tlang\tquery\tnegatives", "1\tde\tq\tn"],
-            "line 1: the header has negatives, a list",
+            "line 2: negatives is a str; a list of texts",
         ),
         (
             ["pair_id\tlang\tquery", "1\tde\tq", "2\tde\tq\tq"],
@@ -338,24 +288,11 @@ def test_a_dataset_with_other_names() -> None:
     table = from_dataset(
         data, pair_id="id", lang="language", query="question", passage="context", group="url"
     ).table
-    assert table.to_pylist() == [
-        {
-            "pair_id": "2",
-            "lang": "de",
-            "query": None,
-            "passage_id": None,
-            "passage": "Bär",
-            "group": "w",
-        },
-        {
-            "pair_id": "1",
-            "lang": "de",
-            "query": "Wer?",
-            "passage_id": None,
-            "passage": "Eule",
-            "group": "u",
-        },
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("2", "de", None, None, "Bär", "w"),
+        ("1", "de", "Wer?", None, "Eule", "u"),
     ]
+    assert table.column_names == list(COLUMNS)
 
 
 def test_a_bad_dataset() -> None:
@@ -374,126 +311,3 @@ def test_a_bad_dataset() -> None:
             from_dataset(data, **options)
     with pytest.raises(InputError, match="a dictionary of splits arrived, train; pass one of them"):
         from_dataset(datasets.DatasetDict(train=data))
-
-
-# ---- BEIR
-# ----------------------------------------------------------------------
-
-
-def beir(folder: Path, qrels: list[str] | None = None) -> Path:
-    """q1: d2 is judged 2, d1 and d3 are 1; q2: d3 and d1 are 1, d3 first; q3 has nothing relevant;
-    q4 is not judged.
-    """
-    jsonl(
-        folder / "corpus.jsonl",
-        {"_id": "d1", "title": "Eulen", "text": "fliegen.", "metadata": {}},
-        {"_id": "d2", "title": "", "text": "Fledermäuse hängen."},
-        {"_id": "d3", "text": "Bären laufen."},
-    )
-    jsonl(folder / "queries.jsonl", *({"_id": f"q{n}", "text": f"Frage {n}"} for n in (1, 2, 3, 4)))
-    default = ["q1\td1\t1", "q1\td2\t2", "q1\td3\t1", "q2\td3\t1", "q2\td1\t1", "q3\td1\t0"]
-    write(
-        folder / "qrels" / "train.tsv",
-        "query-id\tcorpus-id\tscore",
-        *(default if qrels is None else qrels),
-    )
-    return folder
-
-
-def test_a_beir_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        table = load_pairs(beir(tmp_path), lang="de").table
-    same = {"lang": "de"}
-    assert table.to_pylist() == [
-        same
-        | {
-            "pair_id": "q1",
-            "query": "Frage 1",
-            "passage_id": "d2",
-            "passage": "Fledermäuse hängen.",
-            "group": "q1",
-        },
-        same
-        | {
-            "pair_id": "q2",
-            "query": "Frage 2",
-            "passage_id": "d3",
-            "passage": "Bären laufen.",
-            "group": "q2",
-        },
-    ]
-    # five judgements above 0, two queries
-    assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
-        "3 relevant passages beside the best of a query are left out"
-    ]
-
-
-def test_title_and_text_of_beir_are_joined(tmp_path: Path) -> None:
-    table = load_pairs(beir(tmp_path, ["q4\td1\t1"]), lang="de").table
-    assert table["passage"].to_pylist() == ["Eulen fliegen."]
-
-
-def test_a_beir_folder_of_two_languages(tmp_path: Path) -> None:
-    folder = beir(tmp_path, ["q1\td1\t1"])
-    jsonl(folder / "queries.jsonl", {"_id": "q1", "text": "谁？", "lang": "zh"})
-    rows = load_pairs(folder, lang="de").table.to_pylist()
-    assert [(row["pair_id"], row["lang"], row["query"], row["passage"]) for row in rows] == [
-        ("q1", "zh", "谁？", None),
-        ("q1", "de", None, "Eulen fliegen."),
-    ]
-
-
-def test_a_bad_beir_folder(tmp_path: Path) -> None:
-    folder = beir(tmp_path / "beir")
-    assert refusal(folder).startswith(
-        f"{folder}/queries.jsonl line 1: no lang, and BEIR names none; say which"
-    )
-    for number, (qrels, message) in enumerate(
-        [
-            (["q1\td9\t1"], "corpus.jsonl lacks passage 'd9', which"),
-            (["q9\td1\t1"], "queries.jsonl lacks query 'q9', which"),
-            (["q1\td1\t0"], "qrels/train.tsv judges no passage relevant"),
-            (
-                ["q1\td1\t1", "q1\td1"],
-                "qrels/train.tsv line 3: 'q1\\td1'; a header, then query-id, corpus-id",
-            ),
-            (
-                ["q1\td1\t1", "q2\td1\t1", "q1\td1\t1"],
-                "qrels/train.tsv line 4: q1 and d1 again, as in line 2",
-            ),
-            (["q1\td1\t1", "q1\td2\thigh"], "qrels/train.tsv line 3: 'q1\\td2\\thigh'; a header"),
-        ]
-    ):
-        folder = beir(tmp_path / str(number), qrels)
-        assert refusal(folder, lang="de").startswith(f"{folder}/{message}")
-    write(folder / "qrels" / "train.tsv", "q1\td1\t1")
-    assert refusal(folder, lang="de").startswith(
-        f"{folder}/qrels/train.tsv line 1: 'q1\\td1\\t1'; a header, then"
-    )
-    write(folder / "qrels" / "train.tsv", "query-id\tcorpus-id\tscore", "q1\td1\t1")
-    jsonl(
-        folder / "corpus.jsonl",
-        {"_id": "d0", "text": "x"},
-        {"_id": "d1", "text": "x"},
-        {"_id": "d1", "text": "y"},
-    )
-    assert refusal(folder, lang="de").startswith(
-        f"{folder}/corpus.jsonl line 3: pair_id 'q1' in 'de' again, as in line 2"
-    )
-    jsonl(folder / "corpus.jsonl", {"_id": "d1", "text": " "})
-    assert refusal(folder, lang="de").startswith(f"{folder}/corpus.jsonl line 1: passage is empty")
-    jsonl(
-        folder / "queries.jsonl",
-        {"_id": "q1", "text": "a"},
-        {"_id": "q2", "text": "b"},
-        {"_id": "q1", "text": "c"},
-    )
-    assert refusal(folder, lang="de").startswith(
-        f"{folder}/queries.jsonl line 3: _id 'q1' again, as in line 1"
-    )
-    jsonl(folder / "queries.jsonl", {"_id": "q1", "text": ""})
-    assert refusal(folder, lang="de").startswith(f"{folder}/queries.jsonl line 1: text is empty")
-    (folder / "corpus.jsonl").unlink()
-    assert refusal(folder).startswith(
-        f"{folder} is no BEIR folder, it lacks corpus.jsonl; readable are .jsonl"
-    )
