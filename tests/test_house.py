@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "xir_lib"
 WINGS = [  # from the ground up: each may import what stands before it
     *("errors", "paths", "record", "metrics", "data", "samplers"),
-    *("encoders", "repair", "training", "evaluation", "options", "study", "cli"),
+    *("encoders", "options", "repair", "training", "evaluation", "study", "cli"),
 ]
 OUTSIDE = {"__init__", "__main__"}
 KEPT = {

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from xir_lib.data.records import (
     PASSAGE_SCHEMA,
@@ -19,13 +18,13 @@ from xir_lib.data.records import (
     QUERY_SCHEMA,
     PairTable,
     RetrievalTask,
-    relevant_rows,
 )
 from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError
 from xir_lib.metrics import bias
 from xir_lib.metrics import measures as metrics
-from xir_lib.metrics import ranks as retrieval
+from xir_lib.metrics.ranks import relevant_ranks
+from xir_lib.metrics.scores import vector_blocks
 from xir_lib.samplers.strategies import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.training.settings import TrainSettings
 
@@ -154,13 +153,12 @@ def held_out_ranking(
     by_hash = sorted(pairs.pair_ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     chosen = pairs.select(pair_ids=by_hash[: min(RANKED_IDS, RANKED_ROWS // len(pairs.languages))])
     task = held_out_task(chosen)
-    ranks = retrieval.relevant_ranks(
+    judged = task.judged()
+    vectors = (
         encode(model, task.queries["text"], prompt=prompts[0], role="query", precision=precision),
         encode(model, task.passages["text"], prompt=prompts[1], precision=precision),
-        pc.index_in(task.passages["lang"], pa.array(task.languages)).to_numpy(),
-        *relevant_rows(task),
-        retrieval.tie_order(task.passages["doc_id"].to_pylist()),
     )
+    ranks = relevant_ranks(vector_blocks(*vectors, judged), judged)
     queries = task.queries.to_pandas()
     means = metrics.macro(metrics.score_settings(ranks, queries, task.languages, measures=("mAP",)))
     card = bias.bias_card(ranks, queries, task.languages, complete_at=(20,))
