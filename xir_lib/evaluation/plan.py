@@ -30,6 +30,8 @@ def plan_repairs(
     Among several fits `cross-fit` does without the sources, which it cannot use.
     """
     found = []
+    for fit in fits:
+        Repair(fit=fit)  # refused even where nothing is fitted
     for kind in kinds:
         for fit in fits:
             alone = fit == "cross-fit" and len(fits) > 1

@@ -90,7 +90,9 @@ def relevant_ranks(blocks: Iterable[Block], judged: Judged, top: int = 0) -> Rel
     """
     blocks = list(blocks)
     if not 0 <= top <= judged.n_docs:
-        raise InputError(f"top must be between 0 and the pool's {judged.n_docs}, got {top}")
+        raise InputError(
+            f"top must be between 0 and the pool's {judged.n_docs} passages, got {top}"
+        )
     shape = (judged.n_queries, len(judged.pools))
     outranked_by = np.empty((len(judged.query_rows), shape[1]), dtype=np.int32)
     top_counts = np.empty(shape, dtype=np.int32) if top else None

@@ -195,7 +195,7 @@ def top_lists(
     [[1, 2]]
     """
     if not 1 <= k <= judged.n_docs:
-        raise InputError(f"k must be between 1 and the pool's {judged.n_docs}, got {k}")
+        raise InputError(f"k must be between 1 and the pool's {judged.n_docs} passages, got {k}")
     rows = np.empty((judged.n_queries, k), dtype=np.int64)
     best = np.empty((judged.n_queries, k), dtype=np.float32)
     position = judged.ties[judged.columns]
