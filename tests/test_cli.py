@@ -50,7 +50,7 @@ def xir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         ),
         (
             ["evaluate", "--model", "m", "--task", "atlas-qa", "--rival", "magic", "--out", "o"],
-            "unknown rival 'magic'",
+            "unknown repair 'magic'",
         ),
         (
             [
@@ -232,7 +232,7 @@ def test_evaluate_and_compare(
     assert [line.split(";")[0] for line in told] == [
         "xir: neither of --model and --run given",
         "xir: both of --model and --run given",
-        "xir: --rival needs a model's vectors",
+        "xir: --repair needs a model's vectors",
     ]
     rows = pd.read_csv(tmp_path / "out2" / "rows.csv")
     rows = rows[(rows["setting"] == "cross-lingual") & (rows["measure"] == "mAP")]
@@ -523,11 +523,11 @@ def test_the_texts_for_centring_are_there_by_default(
 ) -> None:
     seen: list[str] = []
 
-    def planned(_: object, __: object, ___: object, sources: list[RetrievalTask]) -> None:
-        seen.extend(source.name for source in sources)
+    def planned(*given: Any) -> None:
+        seen.extend(source.name for source in given[3])
         raise InputError("enough")
 
-    monkeypatch.setattr("xir_lib.evaluation.evaluate.plan", planned)
+    monkeypatch.setattr("xir_lib.evaluation.plan.plan_repairs", planned)
     command = [
         "evaluate",
         "--model",

@@ -16,7 +16,7 @@ from xir_lib.errors import InputError
 from xir_lib.metrics import measures as metrics
 from xir_lib.metrics.significance import Comparison, compare
 from xir_lib.paths import REPO
-from xir_lib.repair.maps import LEXICAL
+from xir_lib.repair.kinds import LEXICAL
 from xir_lib.study import miracl_tables
 from xir_lib.study.report import curve_block, fill_readme, miracl_block
 

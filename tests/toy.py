@@ -2,9 +2,13 @@
 its letters.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from xir_lib.data.records import (
     PAIR_SCHEMA,
@@ -14,6 +18,11 @@ from xir_lib.data.records import (
     PairTable,
     RetrievalTask,
 )
+from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks
+from xir_lib.metrics.scores import Block, Judged, tie_order, top_lists, vector_blocks
+
+if TYPE_CHECKING:
+    from xir_lib.encoders.encoder import Encoder
 
 LANGS = {"xx": "n", "yy": "o", "zz": "p"}
 IDS = [f"{a} {b}" for a in "abcdefgh" for b in "ijklm"]  # 40 ids of two letters
@@ -71,3 +80,68 @@ def toy_task(name: str = "toy", ids: list[str] = IDS[::2]) -> RetrievalTask:
         pa.Table.from_pylist(passages, schema=PASSAGE_SCHEMA),
         pa.Table.from_pylist(qrels, schema=QREL_SCHEMA),
     )
+
+
+def judged_of(
+    langs: ArrayLike,
+    query_rows: ArrayLike,
+    doc_rows: ArrayLike,
+    ties: ArrayLike,
+    gains: ArrayLike | None = None,
+    n_queries: int | None = None,
+) -> Judged:
+    """Return what a task's `judged` would be, from plain lists."""
+    rows = np.asarray(query_rows)
+    grades = np.ones_like(rows) if gains is None else np.asarray(gains)
+    count = int(rows.max()) + 1 if n_queries is None else n_queries
+    return Judged(rows, np.asarray(doc_rows), grades, np.asarray(langs), np.asarray(ties), count)
+
+
+def vector_ranks(
+    queries: ArrayLike,
+    docs: ArrayLike,
+    langs: ArrayLike,
+    query_rows: ArrayLike,
+    doc_rows: ArrayLike,
+    ties: ArrayLike,
+    *,
+    gains: ArrayLike | None = None,
+    top: int = 0,
+) -> RelevantRanks:
+    """Rank by the dot products of vectors."""
+    judged = judged_of(langs, query_rows, doc_rows, ties, gains)
+    return relevant_ranks(vector_blocks(np.asarray(queries), np.asarray(docs), judged), judged, top)
+
+
+def vector_lists(
+    queries: ArrayLike, docs: ArrayLike, doc_ids: list[str], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """List the first k passages by the dot products of vectors, all in one language."""
+    rows, none = np.arange(len(np.asarray(queries))), np.zeros(len(doc_ids), int)
+    judged = judged_of(none, rows, np.zeros_like(rows), tie_order(doc_ids))
+    return top_lists(vector_blocks(np.asarray(queries), np.asarray(docs), judged), judged, k)
+
+
+def score_blocks(scores: np.ndarray, judged: Judged, size: int = 3) -> list[Block]:
+    """Return blocks of finished scores, (n_queries, n_docs), passages in the task's order."""
+    parts = np.array_split(np.arange(len(scores)), -(-len(scores) // size))
+    return [Block(rows, lambda rows=rows: scores[rows][:, judged.columns]) for rows in parts]
+
+
+def judge(
+    encoder: "Encoder",
+    task: RetrievalTask,
+    out: Path,
+    kind: str = "none",
+    fit: str = "foreign",
+    fit_on: Sequence[RetrievalTask] = (),
+    fit_texts: int | None = None,
+    trec_run: int = 0,
+) -> dict[str, Any]:
+    """Evaluate an encoder with a repair."""
+    from xir_lib.evaluation.evaluate import evaluate
+    from xir_lib.evaluation.systems import repaired
+    from xir_lib.repair.repair import Repair
+
+    repair = Repair(kind, fit, tuple(fit_on), fit_texts)
+    return evaluate(repaired(encoder, task, [repair])[repair.folder], out, trec_run=trec_run)

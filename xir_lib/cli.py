@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -13,7 +12,8 @@ import typer
 
 from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError
-from xir_lib.options import AsJson, InPrecision, short_number, show
+from xir_lib.evaluation.cli import evaluate
+from xir_lib.options import AsJson, InPrecision, show
 from xir_lib.study.cli import app as study
 
 if TYPE_CHECKING:
@@ -236,205 +236,7 @@ def train(
         typer.echo(f"{job.settings.strategy}, seed {job.settings.seed}: {summary}")
 
 
-@app.command()
-def evaluate(
-    task: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a"
-                " BEIR folder."
-            )
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder of metrics.json and per_query.parquet.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="bundled:multilingual-e5-small, a folder, a hub id, or untrained:NAME."),
-    ] = None,
-    ranked: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            help="Instead of a model: another system's ranking of the task's passages, a TREC run.",
-        ),
-    ] = None,
-    languages: Annotated[
-        list[str] | None, typer.Option("--language", help="Repeat for several; default all.")
-    ] = None,
-    rivals: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rival",
-            help=(
-                "Also score a rival that costs no training, into OUT/RIVAL; repeat for several:"
-                " centring, lir-1, lir-2, ..., "
-                "round-robin, z-score, minus-top10, these also as centring+z-score, bm25,"
-                " bm25-folded, bm25-spaces, bm25-pieces."
-            ),
-        ),
-    ] = None,
-    fits: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fit",
-            help=(
-                "Where centring and lir-R get their means: foreign (texts of --fit-on, the"
-                " default), corpus (passages from "
-                "the pool) or cross-fit (by group, from the task itself). Repeat for several; into"
-                " OUT/RIVAL-FIT if not foreign."
-            ),
-        ),
-    ] = None,
-    fit_on: Annotated[
-        list[str] | None,
-        typer.Option(help="Tasks whose texts give the means; the first with a language counts."),
-    ] = None,
-    fit_texts: Annotated[
-        int | None, typer.Option(min=1, help="Texts per language and role for the means.")
-    ] = None,
-    fit_curve: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help=(
-                "Also fit on N texts, several samples each, into OUT/fit_curve.csv; repeat for"
-                " several N."
-            ),
-            metavar="N",
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="A folder that keeps embeddings between calls.")
-    ] = None,
-    trec_run: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Also write the top K of the multilingual pool as run.trec, beside qrels.trec.",
-        ),
-    ] = 0,
-    shards: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "A folder for the passages' vectors, searched file by file: for pools that do not"
-                " fit in memory."
-            )
-        ),
-    ] = None,
-    precision: InPrecision = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Measure a model in the monolingual, cross-lingual and multilingual setting, with its language
-    bias.
-    """
-    from xir_lib.data.tasks import FIT_ON, load_task
-    from xir_lib.encoders.encoder import Encoder
-    from xir_lib.evaluation import evaluate as evaluation
-    from xir_lib.evaluation import trec
-    from xir_lib.metrics.measures import DEEPEST
-    from xir_lib.repair.maps import parse_rival
-
-    if (model is None) == (ranked is None):
-        raise InputError(
-            f"{'neither' if ranked is None else 'both'} of --model and --run given; name a model or"
-            " a TREC run"
-        )
-    pinned = precision if precision != "auto" else None
-    of_vectors = {"rival": rivals, "cache": cache, "shards": shards, "precision": pinned}
-    if ranked and (needing := [name for name, value in of_vectors.items() if value]):
-        raise InputError(f"--{needing[0]} needs a model's vectors; leave it out or give --model")
-    chosen = [parse_rival(name) for name in rivals or []]
-    curves = [rival for rival in chosen if fit_curve and rival.rank is not None and not rival.merge]
-    if fit_curve and not curves:
-        raise InputError("--fit-curve is for the rivals centring and lir-R; add --rival centring")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder")
-    judged = load_task(task, languages)
-    if (
-        not fit_on
-        and {"foreign", "corpus"} & {*(fits or ["foreign"])}
-        and any(rival.rank is not None for rival in chosen)
-    ):
-        fit_on = FIT_ON.get(task)
-    sources = [load_task(name) for name in fit_on or []]
-    runs = evaluation.plan(judged, chosen, fits or ["foreign"], sources)
-    for rival in curves:
-        evaluation.check_rival(judged, rival, "foreign", sources)
-    if shards and chosen:
-        raise InputError(
-            f"--rival {chosen[0].name} needs all vectors in memory; leave out --shards or the rival"
-        )
-    if trec_run:
-        trec.check_ids(judged)
-    if trec_run > judged.passages.num_rows:
-        raise InputError(
-            f"--trec-run {trec_run} is deeper than the pool, {judged.passages.num_rows} passages"
-        )
-    in_shards = shards / judged.name if shards else None  # a folder of shards holds one corpus
-    with (
-        tempfile.TemporaryDirectory() as scratch
-    ):  # without a cache every rival would encode the texts again
-        kept = cache or (Path(scratch) if chosen else None)
-        encoder = (
-            trec.read_run(ranked, judged)
-            if ranked
-            else Encoder(str(model), cache=kept, precision=precision)
-        )
-        if isinstance(encoder, Encoder):
-            evaluation.check_rank(encoder, chosen)
-        evaluation.remove_stale(out, runs)
-        given: dict[str, Any] = {
-            "fit_texts": fit_texts,
-            "trec_run": trec_run,
-            "in_shards": in_shards,
-            "shared": {},
-        }
-        results = [
-            evaluation.evaluate(encoder, judged, out / folder, **run, **given)
-            for folder, run in runs.items()
-        ]
-        if curves and fit_curve and isinstance(encoder, Encoder):
-            names = [rival.name for rival in curves]
-            evaluation.write_fit_curves(
-                out / "fit_curve.csv", encoder, judged, sources, fit_curve, names
-            )
-    if as_json:
-        typer.echo(
-            json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False)
-        )
-        return
-    for folder, result in zip(runs, results, strict=True):
-        rows = [
-            {"setting": key, **{m: f"{v:.3f}" for m, v in value.items()}}
-            for key, value in result["settings"].items()
-        ]
-        show(rows, False, title=f"{encoder.name} on {result['task']}, rival {folder or 'none'}")
-        bounds = ("mean", "ideal", "random", "same_language_first")
-        card = {name: entry for name, entry in result["bias"].items() if "mean" in entry}
-        if share := result["bias"].get("language_share"):
-            card |= {
-                f"own share of the top {share['k']}": share["own"],
-                f"entropy of the top {share['k']}": share["entropy"],
-            }
-        rows = [
-            {
-                "bias": name.replace("_", " "),
-                **{key.replace("_", " "): short_number(entry[key]) for key in bounds},
-            }
-            for name, entry in card.items()
-        ]
-        if rows:
-            show(rows, False, title="Language bias in the pool of all languages, beside its bounds")
-        if "multilingual" in result["settings"]:
-            ceiling = ", ".join(
-                f"{name} {value:.3f}" for name, value in result["recall_ceilings"].items()
-            )
-            typer.echo(f"no ranking exceeds {ceiling} in the multilingual setting")
-    if small := evaluation.small_pools(judged):
-        pools = ", ".join(f"{lang} ({size})" for lang, size in small.items())
-        typer.echo(f"R@{DEEPEST} is 1 whatever the ranking in pools of no more passages: {pools}")
+app.command()(evaluate)
 
 
 @app.command()

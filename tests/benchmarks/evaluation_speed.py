@@ -22,6 +22,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -40,12 +41,10 @@ def evaluation(sample: int) -> dict[str, Any]:
     import pytrec_eval
 
     from xir_lib.data import lareqa
-    from xir_lib.data.records import relevant_rows
-    from xir_lib.evaluation import parts
     from xir_lib.metrics import bias
     from xir_lib.metrics import measures as metrics
-    from xir_lib.metrics import ranks as retrieval
-    from xir_lib.repair import fit as fitting
+    from xir_lib.metrics.ranks import relevant_ranks
+    from xir_lib.metrics.scores import vector_blocks
 
     task = lareqa.load_task("xquad-r")
     rng = np.random.default_rng(0)
@@ -53,14 +52,12 @@ def evaluation(sample: int) -> dict[str, Any]:
     def unit(x: Any) -> Any:
         return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
-    query_index, doc_index = relevant_rows(task)
+    judged = task.judged()
+    query_index, doc_index = judged.query_rows, judged.doc_rows
     docs = unit(rng.normal(size=(task.passages.num_rows, DIM)))
     first = doc_index[np.unique(query_index, return_index=True)[1]]
     queries = unit(docs[first] + NOISE * unit(rng.normal(size=(task.queries.num_rows, DIM))))
     frame = task.queries.to_pandas()
-    doc_langs = np.searchsorted(
-        task.languages, task.passages["lang"].to_numpy(zero_copy_only=False)
-    )
     doc_ids = task.passages["doc_id"].to_pylist()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -69,9 +66,8 @@ def evaluation(sample: int) -> dict[str, Any]:
             queries[start : start + 512] @ docs.T
 
     def everything() -> Any:
-        ties = retrieval.tie_order(doc_ids)
-        pair = parts.plain_parts([fitting.Shifted(np.arange(len(queries)), queries, docs)])
-        _, ranks = parts.ranks_of(pair, doc_langs, query_index, doc_index, ties, top=10)
+        judged = replace(task).judged()  # made anew
+        ranks = relevant_ranks(vector_blocks(queries, docs, judged), judged, top=10)
         per_query = metrics.score_settings(ranks, frame, task.languages, metrics.MEASURES)
         rows = metrics.cells(per_query)
         card = bias.bias_card(ranks, frame, task.languages)
@@ -99,10 +95,10 @@ def evaluation(sample: int) -> dict[str, Any]:
             names[i]: dict(zip(doc_ids, row, strict=True))
             for i, row in zip(chosen, (queries[chosen] @ docs.T).tolist(), strict=True)
         }
-        judged = pytrec_eval.RelevanceEvaluator(
+        evaluator = pytrec_eval.RelevanceEvaluator(
             {names[i]: qrels[names[i]] for i in chosen}, {"map", "ndcg_cut", "recall"}
         )
-        return judged.evaluate(run)
+        return evaluator.evaluate(run)
 
     seconds, values = timed(oracle)
     extrapolated = seconds * len(queries) / sample

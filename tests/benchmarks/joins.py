@@ -22,7 +22,8 @@ from rounding import NAME, fewer_passages
 from xir_lib.data import miracl
 from xir_lib.data.records import RetrievalTask
 from xir_lib.encoders.encoder import Encoder
-from xir_lib.evaluation import evaluate as evaluation
+from xir_lib.evaluation.evaluate import evaluate
+from xir_lib.evaluation.systems import Dense
 from xir_lib.paths import data_dir
 from xir_lib.record import environment, write_json
 from xir_lib.study import miracl_tables
@@ -87,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name, one in tasks.items():
             if name == "none" or differ[name]:
-                evaluation.evaluate(encoder, one, Path(temporary, "yo", name))
+                evaluate(Dense(encoder, one), Path(temporary, "yo", name))
         table = miracl_tables.system_table(miracl_tables.read_topics(Path(temporary, "yo")))
     rows = table.astype(object).where(pd.notna(table), None).to_dict("records")
     write_json(given.out, told | {"systems": rows})

@@ -45,10 +45,12 @@ from xir_lib.data.records import PairTable, RetrievalTask
 from xir_lib.encoders import vocabulary
 from xir_lib.encoders.encoder import Encoder
 from xir_lib.errors import InputError
-from xir_lib.evaluation import evaluate as evaluation
+from xir_lib.evaluation.evaluate import evaluate
+from xir_lib.evaluation.plan import plan_repairs
+from xir_lib.evaluation.systems import Lexical, Merged, System, repaired
 from xir_lib.metrics.measures import SETTINGS
 from xir_lib.paths import claim_build
-from xir_lib.repair.maps import parse_rival
+from xir_lib.repair.kinds import LEXICAL
 from xir_lib.study import mixed_pools
 from xir_lib.study.profile import Study, load_study
 from xir_lib.study.steps import PRINTED
@@ -201,15 +203,18 @@ def judge(encoder: Encoder, given: dict[str, Any], place: str, cache: Path) -> N
     """Evaluate as `xir evaluate` does, and put what `collect` reads in its place."""
     task = STATE["tasks"][given["task"]]
     sources = [STATE["tasks"][name] for name in given["fit_on"]]
-    rivals = [parse_rival(name) for name in given["rivals"] if name != "none"]
-    scratch, shared = cache / "out", {}
-    for folder, run in evaluation.plan(task, rivals, [given["fit"]], sources).items():
+    kinds = [name for name in given["rivals"] if name not in ("none", *LEXICAL)]
+    repairs = plan_repairs(task, kinds, [given["fit"]], sources, given["fit_texts"])
+    systems: dict[str, System] = repaired(encoder, task, repairs)
+    systems |= {name: Lexical(name, task, encoder) for name in given["rivals"] if name in LEXICAL}
+    scratch = cache / "out"
+    for folder, system in systems.items():
         out = scratch / folder
-        evaluation.evaluate(encoder, task, out, **run, fit_texts=given["fit_texts"], shared=shared)
+        evaluate(system, out)
         sums = pd.read_parquet(out / "group_sums.parquet")
         if given["task"] != "miracl-yo":
             sums = sums.merge(PRINTED, on=["setting", "measure"])
-            if parse_rival(run["rival"]).merge:
+            if isinstance(system, Merged):
                 sums = sums[sums["setting"] == SETTINGS[-1]]
         made = SCRATCH / "making" / place / folder
         made.mkdir(parents=True)

@@ -25,7 +25,8 @@ from xir_lib.data import miracl
 from xir_lib.data.records import RetrievalTask
 from xir_lib.encoders import bundled
 from xir_lib.encoders.encoder import Encoder
-from xir_lib.evaluation import evaluate as evaluation
+from xir_lib.evaluation.evaluate import evaluate
+from xir_lib.evaluation.systems import Dense
 from xir_lib.record import environment, write_json
 from xir_lib.study import miracl_tables
 
@@ -94,7 +95,7 @@ def main() -> None:
             encoder = Encoder(f"bundled:{NAME}" if name == "none" else str(folder))
             prompts[name] = encoder.prompts
             cosines[name] = encoder.encode(task.queries["text"].to_pylist(), "query", "queries")
-            evaluation.evaluate(encoder, task, Path(temporary, "yo", name))
+            evaluate(Dense(encoder, task), Path(temporary, "yo", name))
         assert len(set(prompts.values())) == 1, prompts
         told["cosine of the queries' vectors"] = {
             name: float((vectors * cosines["none"]).sum(axis=1).mean())

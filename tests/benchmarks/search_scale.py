@@ -41,7 +41,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xir_lib.evaluation.shards import Shards, encode_corpus, search_shards
+from xir_lib.evaluation.shard_search import search_shards
+from xir_lib.evaluation.shards import Shards, encode_corpus
 
 DIM = 384
 QUERIES = 100
@@ -73,9 +74,9 @@ class Drawing:
         return vectors
 
 
-def numbers(rows: int) -> Iterator[pa.RecordBatch]:
+def numbers(rows: int) -> Iterator[pa.Array]:
     for start in range(0, rows, 50_000):
-        yield pa.record_batch({"text": [str(i) for i in range(start, min(rows, start + 50_000))]})
+        yield pa.array([str(i) for i in range(start, min(rows, start + 50_000))])
 
 
 def memory(field: str) -> int:

@@ -152,6 +152,7 @@ def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
     from xir_lib.encoders.encoder import Encoder
     from xir_lib.encoders.open import open_encoder
     from xir_lib.evaluation.evaluate import evaluate
+    from xir_lib.evaluation.systems import Dense
     from xir_lib.record import environment
     from xir_lib.training.held_out import held_out_loss
 
@@ -166,7 +167,7 @@ def worker(way: str, name: str, steps: int, threads: int) -> dict[str, Any]:
         model = open_encoder(str(out))
         loss = held_out_loss(model, held_out, settings, prompts_of(model, ENCODER), batches=20)
         encoder = Encoder(str(out))
-        scores = evaluate(encoder, task, Path(folder) / "evaluation")["settings"]
+        scores = evaluate(Dense(encoder, task), Path(folder) / "evaluation")["settings"]
     return {
         "seconds_of_the_steps": round(seconds, 1),
         "seconds_from_open_to_saved": round(whole, 1),

@@ -15,13 +15,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from test_cli import xir
 from tiny import build_tiny
-from toy import IDS, LANGS, toy_task
+from toy import IDS, LANGS, judge, toy_task
 
 from xir_lib.data.records import RetrievalTask
 from xir_lib.encoders.encoder import Encoder
 from xir_lib.evaluation import card as bias_report
 from xir_lib.evaluation.card import write_card
-from xir_lib.evaluation.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def test_the_fixes_are_evaluations(model: str, tmp_path: Path) -> None:
     card = write_card(model, toy_task(), tmp_path / "out")
     encoder = Encoder(model)
     for row, rival in zip(card["fixes"], ("none", "round-robin", "centring"), strict=True):
-        expected = evaluate(encoder, toy_task(), tmp_path / "one", rival=rival, fit="cross-fit")
+        expected = judge(encoder, toy_task(), tmp_path / "one", rival, "cross-fit")
         assert card["results"][rival]["settings"] == expected["settings"]
         assert row["multilingual mAP"] == expected["settings"]["multilingual"]["mAP"]
         assert row["monolingual mAP"] == expected["settings"]["monolingual"]["mAP"]

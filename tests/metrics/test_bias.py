@@ -13,11 +13,13 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from toy import vector_lists, vector_ranks
 
 from xir_lib.errors import InputError
 from xir_lib.metrics import bias
 from xir_lib.metrics import measures as metrics
-from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks, tie_order, top_k
+from xir_lib.metrics.ranks import RelevantRanks
+from xir_lib.metrics.scores import tie_order
 
 LANGUAGES = ["de", "en", "sw", "yo"]
 
@@ -414,7 +416,7 @@ def retrieval_problems(draw):
 @given(retrieval_problems())
 def test_one_target_equals_trec_eval_on_the_masked_pool(problem):
     queries, docs, doc_lang, relevant, doc_ids = problem
-    ranks = relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids))
+    ranks = vector_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids))
     table = query_table(len(queries), LANGUAGES[:3]).assign(
         lang=[f"q{i}" for i in range(len(queries))]
     )  # a cell per query
@@ -440,15 +442,15 @@ def test_one_target_equals_trec_eval_on_the_masked_pool(problem):
 def test_counted_languages_are_those_of_the_top_k_list(problem, data):
     queries, docs, doc_lang, relevant, doc_ids = problem
     k = data.draw(st.integers(1, len(docs)))
-    counted = relevant_ranks(
+    counted = vector_ranks(
         queries, docs, doc_lang, *relevant.T, tie_order(doc_ids), top=k
     ).top_counts
-    listed, _ = top_k(queries, docs, doc_ids, k)
+    listed, _ = vector_lists(queries, docs, doc_ids, k)
     assert counted.tolist() == [np.bincount(doc_lang[row], minlength=3).tolist() for row in listed]
     with pytest.raises(
         InputError, match=f"top must be between 0 and the pool's {len(docs)} passages"
     ):
-        relevant_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids), top=len(docs) + 1)
+        vector_ranks(queries, docs, doc_lang, *relevant.T, tie_order(doc_ids), top=len(docs) + 1)
 
 
 def test_top_share_agrees_with_the_list_and_departs_with_the_bias():

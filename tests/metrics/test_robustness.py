@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import pytrec_eval
 from numpy.typing import NDArray
+from toy import vector_ranks
 
 from xir_lib.errors import InputError
-from xir_lib.metrics import ranks as retrieval
 from xir_lib.metrics.pairs import keep_cells, keep_summary, one_target, pair_keep
+from xir_lib.metrics.ranks import RelevantRanks
+from xir_lib.metrics.scores import tie_order
 
 LANGS = ["am", "en", "zu"]
 
@@ -58,7 +60,7 @@ def test_keep_agrees_with_reduced_pools_ranked_by_trec_eval(seed: int) -> None:
             "lang": "en",
         }
     )
-    ranks = retrieval.relevant_ranks(asked, docs, langs, query, doc, retrieval.tie_order(ids))
+    ranks = vector_ranks(asked, docs, langs, query, doc, tie_order(ids))
     table = pair_keep(ranks, queries, LANGS).set_index(["query_id", "pool"])
 
     scores, expected = asked @ docs.T, {}
@@ -97,7 +99,7 @@ def test_ranker_blind_to_language_keeps_what_blind_says() -> None:
     meaning = np.repeat(rng.normal(size=(30, 5)), 3, axis=0).astype(np.float32)
     asked = np.repeat(rng.normal(size=(30, 5)), 3, axis=0).astype(np.float32) + meaning
     table = pair_keep(
-        retrieval.relevant_ranks(asked, meaning, langs, query, doc, retrieval.tie_order(ids)),
+        vector_ranks(asked, meaning, langs, query, doc, tie_order(ids)),
         queries,
         LANGS,
     )
@@ -114,7 +116,7 @@ def test_blind_scales_by_the_pools_that_there_are() -> None:
     in all: rank 4.5.
     """
     one = np.array([0])
-    ranks = retrieval.RelevantRanks(
+    ranks = RelevantRanks(
         one, one, np.array([1]), np.array([[0, 1]], np.int32), np.array([5, 3]), 1
     )
     queries = pd.DataFrame({"query_id": ["q"], "pair_id": ["p"], "group": ["g"], "lang": ["am"]})
@@ -130,7 +132,7 @@ def test_same_language_first_keeps_one_in_n() -> None:
     queries, langs, query, doc, ids = parallel(n)
     meaning, language = np.repeat(np.eye(n), 3, axis=0), np.tile(np.eye(3), (n, 1))
     asked, docs = np.hstack([meaning, 9 * language]), np.hstack([meaning, language])
-    ranks = retrieval.relevant_ranks(asked, docs, langs, query, doc, retrieval.tie_order(ids))
+    ranks = vector_ranks(asked, docs, langs, query, doc, tie_order(ids))
     cells = keep_cells(pair_keep(ranks, queries, LANGS))
     own = cells["query_lang"] == cells["pool"]
     assert (cells["alone"] == 1).all() and (cells["blind_keep"] == 1).all()
@@ -146,10 +148,9 @@ def test_ranks_apart_give_alone_and_the_others_among() -> None:
     queries, langs, query, doc, ids = parallel(10)
     rng = np.random.default_rng(2)
     asked, docs = rng.normal(size=(2, 30, 6))
-    ties = retrieval.tie_order(ids)
+    ties = tie_order(ids)
     one, other = (
-        retrieval.relevant_ranks(asked, emb, langs, query, doc, ties)
-        for emb in (docs, docs[::-1].copy())
+        vector_ranks(asked, emb, langs, query, doc, ties) for emb in (docs, docs[::-1].copy())
     )
     both = pair_keep(one, queries, LANGS, apart=other)
     pd.testing.assert_series_equal(both["among"], pair_keep(one, queries, LANGS)["among"])

@@ -13,11 +13,11 @@ from xir_lib.data.records import (
     QREL_SCHEMA,
     QUERY_SCHEMA,
     RetrievalTask,
-    relevant_rows,
 )
 from xir_lib.errors import InputError
 from xir_lib.metrics import measures as metrics
-from xir_lib.metrics import ranks as retrieval
+from xir_lib.metrics.ranks import relevant_ranks
+from xir_lib.metrics.scores import vector_blocks
 from xir_lib.study.mixed_pools import intruders, mixed_pool, mixed_rows
 
 
@@ -102,9 +102,8 @@ def score(
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Return nDCG@10 per setting, and the intruders."""
     docs = np.array([vectors[name] for name in pool.passages["doc_id"].to_pylist()])
-    langs = np.searchsorted(pool.languages, pool.passages["lang"].to_numpy(zero_copy_only=False))
-    ties = retrieval.tie_order(pool.passages["doc_id"].to_pylist())
-    ranks = retrieval.relevant_ranks(asked, docs, langs, *relevant_rows(pool), ties, top=10)
+    judged = pool.judged()
+    ranks = relevant_ranks(vector_blocks(asked, docs, judged), judged, top=10)
     settings = metrics.macro(
         metrics.score_settings(ranks, pool.queries.to_pandas(), pool.languages, ["nDCG@10"])
     )

@@ -15,11 +15,10 @@ import yaml
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from tiny import build_tiny
-from toy import IDS, toy_pairs, toy_task
+from toy import IDS, judge, toy_pairs, toy_task
 
 from xir_lib.data.records import RetrievalTask
 from xir_lib.encoders.encoder import Encoder
-from xir_lib.evaluation.evaluate import evaluate
 from xir_lib.samplers.strategies import Strategy
 from xir_lib.training.card import DEFINITIONS, hub_name, model_card, strategy_definition
 from xir_lib.training.held_out import BIAS
@@ -124,7 +123,7 @@ def test_sentence_transformers_alone_ranks_as_the_evaluation_does(
     task = RetrievalTask(
         "toy", task.queries.set_column(3, "text", pa.array(first)), task.passages, task.qrels
     )
-    measured = evaluate(Encoder(str(trained)), task, tmp_path / "out")["settings"]
+    measured = judge(Encoder(str(trained)), task, tmp_path / "out")["settings"]
     model = SentenceTransformer(str(trained), device="cpu")
     asked, judged = task.queries.to_pylist(), task.passages.to_pylist()
     queries = model.encode_query([row["text"] for row in asked], normalize_embeddings=True)

@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
-from numpy.typing import NDArray
 
 from xir_lib.errors import InputError
+from xir_lib.metrics.scores import Judged, tie_order
 from xir_lib.paths import atomic_path, require
 
 if TYPE_CHECKING:
@@ -210,6 +210,29 @@ class RetrievalTask:
         """Languages of the passages, alphabetical: the possible single-language pools."""
         return sorted(self.passages["lang"].unique().to_pylist())
 
+    def judged(self) -> Judged:
+        """Return the positive judgements as row numbers, and the passages' languages and tie order.
+
+        Made once per task. The language codes are places in `languages`.
+        """
+        return self._judged
+
+    @cached_property
+    def _judged(self) -> Judged:
+        positive = self.qrels.filter(pc.greater(self.qrels["relevance"], 0))
+        query_rows, doc_rows = (
+            pc.index_in(positive[column], texts[column].combine_chunks()).to_numpy()
+            for column, texts in (("query_id", self.queries), ("doc_id", self.passages))
+        )
+        return Judged(
+            query_rows.astype(np.int64),
+            doc_rows.astype(np.int64),
+            positive["relevance"].to_numpy().astype(np.int64),
+            pc.index_in(self.passages["lang"], pa.array(self.languages)).to_numpy(),
+            tie_order(self.passages["doc_id"].to_pylist()),
+            self.queries.num_rows,
+        )
+
     def save(self, folder: Path) -> None:
         """Write `queries`, `passages` and `qrels` as Arrow files into a new folder, atomically."""
         with atomic_path(folder) as temporary:
@@ -359,17 +382,3 @@ def table_digest(pairs: PairTable) -> str:
                     b"\0" if value is None else str(value).encode() + b"\1"
                 )  # str: negatives are lists
     return digest.hexdigest()
-
-
-def relevant_rows(task: RetrievalTask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of query and passage of every positive judgement."""
-    positive = task.qrels.filter(pc.greater(task.qrels["relevance"], 0))
-    query = pc.index_in(positive["query_id"], task.queries["query_id"].combine_chunks())
-    doc = pc.index_in(positive["doc_id"], task.passages["doc_id"].combine_chunks())
-    return query.to_numpy().astype(np.int64), doc.to_numpy().astype(np.int64)
-
-
-def grades(task: RetrievalTask) -> NDArray[np.int64]:
-    """Return the grade of every positive judgement, in the order of `relevant_rows`."""
-    positive = task.qrels.filter(pc.greater(task.qrels["relevance"], 0))
-    return positive["relevance"].to_numpy().astype(np.int64)

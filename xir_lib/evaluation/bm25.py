@@ -21,15 +21,14 @@ stop words, so language analysers do better in their languages. This module know
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xir_lib.errors import InputError
-from xir_lib.metrics.ranks import IntArray
-from xir_lib.repair.maps import Vectors
+from xir_lib.metrics.scores import Scores
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -37,21 +36,12 @@ if TYPE_CHECKING:
 
 K1, B, VARIANT = 0.9, 0.4, "lucene"
 
-# Thai and Lao, Myanmar with its extensions, Khmer, Han, Kana: scripts that put no space between
-# words
-_UNSPACED = "".join(
-    f"{chr(first)}-{chr(last)}"
-    for first, last in (
-        *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0x1780, 0x17FF)),
-        *(
-            (0x3005, 0x3007),
-            (0x3400, 0x4DBF),
-            (0x4E00, 0x9FFF),
-            (0xF900, 0xFAFF),
-            (0x20000, 0x323AF),
-        ),
-        *((0x3040, 0x30FF), (0x31F0, 0x31FF)),
-    )
+# Scripts that put no space between words: Thai and Lao, Myanmar with its extensions, Khmer, Han
+# and Kana.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff"
+    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+    "\u3040-\u30ff\u31f0-\u31ff"
 )
 _MARKS = "".join(chr(code) for code in range(0x10000) if unicodedata.category(chr(code))[0] == "M")
 _RUN = re.compile(rf"([{_UNSPACED}][{_UNSPACED}{_MARKS}]*)|[^\s{_UNSPACED}]+")
@@ -60,9 +50,7 @@ _CLUSTER = re.compile(rf"[{_UNSPACED}][{_MARKS}]*")
 
 
 class _WordCharacters(dict[int, str]):
-    """For `str.translate`: letters, marks and numbers stay, format characters (joiners) vanish, the
-    rest parts words.
-    """
+    """For `str.translate`: letters, marks and numbers stay, joiners vanish, the rest parts."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -75,8 +63,7 @@ _WORD_CHARACTERS = _WordCharacters()
 
 
 def words(text: str) -> list[str]:
-    """Split a text of any script into tokens, without a dictionary and without knowing its
-    language.
+    """Split a text of any script into tokens, without a dictionary or knowing its language.
 
     The text is NFKC-normalised and case-folded. A word is a run of letters, marks and numbers
     (Python's own `\\w` would cut Hindi at every vowel sign). Han, Kana, Thai, Lao, Khmer and
@@ -98,10 +85,9 @@ def words(text: str) -> list[str]:
 
 
 def folded(text: str) -> list[str]:
-    """Split a text as `words` does, without the combining diacritics (U+0300 to U+036F) of Latin,
-    Greek and Cyrillic letters.
+    """Split a text as `words` does, without the diacritics of Latin, Greek and Cyrillic letters.
 
-    Marks of other scripts are letters or vowels there, and stay.
+    These are U+0300 to U+036F; marks of other scripts are letters or vowels there, and stay.
 
     >>> folded("Ọ̀yọ́, हिन्दी")
     ['oyo', 'हिन्दी']
@@ -118,16 +104,16 @@ def spaces(text: str) -> list[str]:
     return text.split()
 
 
-TOKENIZERS = {
+PIECES = "bm25-pieces"
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
     "bm25": words,
     "bm25-folded": folded,
     "bm25-spaces": spaces,
-}  # by the rival's name; pieces need a model
+}
 
 
 def pieces(model: "SentenceTransformer", texts: Sequence[str]) -> list[list[str]]:
-    """Split texts into the subwords of a model's tokenizer: whole texts, no special tokens, case as
-    the tokenizer has it.
+    """Split texts into the subwords of a model's tokenizer: whole texts, no special tokens.
 
     Raises InputError for a tokenizer of another library than transformers, such as that of static
     embeddings.
@@ -136,38 +122,60 @@ def pieces(model: "SentenceTransformer", texts: Sequence[str]) -> list[list[str]
         raise InputError(
             f"a {type(model.tokenizer).__module__} tokenizer gives BM25 no pieces; use bm25"
         )
-    found = model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)[
-        "input_ids"
-    ]
-    return [model.tokenizer.convert_ids_to_tokens(ids) for ids in found]
+    found = model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
+    return [model.tokenizer.convert_ids_to_tokens(ids) for ids in found["input_ids"]]
+
+
+def tokenizer(
+    kind: str, model: "SentenceTransformer | None" = None
+) -> Callable[[Sequence[str]], list[list[str]]]:
+    """Return what cuts texts for one of `kinds.LEXICAL`; `bm25-pieces` needs a model.
+
+    >>> tokenizer("bm25-spaces")(["Kola nut", "nut"])
+    [['Kola', 'nut'], ['nut']]
+    """
+    if kind != PIECES:
+        cut = TOKENIZERS[kind]
+        return lambda texts: [cut(text) for text in texts]
+    if model is None:
+        raise InputError(f"{PIECES} cuts texts as an encoder does; name it: {PIECES}:ENCODER")
+    return lambda texts: pieces(model, texts)
+
+
+def key(kind: str) -> dict[str, Any]:
+    """Return what identifies a result of one of `kinds.LEXICAL`."""
+    tokens = "the model's pieces" if kind == PIECES else TOKENIZERS[kind].__name__
+    settings = {"k1": K1, "b": B, "variant": VARIANT, "statistics": "of each pool"}
+    return {"name": kind, **settings, "tokens": tokens}
 
 
 class Index:
-    """BM25 scores of tokenised passages, for both kinds of pool at once.
+    """BM25 scores of tokenised passages; each pool has statistics of its own.
 
-    `passages` are lists of tokens, `doc_langs` the passages' language codes 0, 1, ..., without
-    gaps.
+    `pools` are slices of the passages, which together are all of them, in order.
+
+    >>> index = Index([["a", "b"], ["a"], ["c"]], [slice(0, 2), slice(2, 3)])
+    >>> (index.scores([["b"]]) > 0).tolist()
+    [[True, False, False]]
     """
 
     def __init__(
         self,
         passages: Sequence[Sequence[str]],
-        doc_langs: IntArray,
+        pools: Sequence[slice],
         *,
         k1: float = K1,
         b: float = B,
     ) -> None:
-        self.vocabulary = {
-            token: row for row, token in enumerate(dict.fromkeys(chain.from_iterable(passages)))
-        }
+        tokens = dict.fromkeys(chain.from_iterable(passages))
+        self.vocabulary = {token: row for row, token in enumerate(tokens)}
         ids = [[self.vocabulary[token] for token in passage] for passage in passages]
-        self.own_pool = self._weights(ids, doc_langs, k1, b)  # (tokens, passages)
-        self.one_pool = self._weights(ids, np.zeros_like(doc_langs), k1, b)
+        self._weights = self._indexed(ids, pools, k1, b)  # (tokens, passages)
 
-    def _weights(self, ids: list[list[int]], pools: IntArray, k1: float, b: float) -> "csr_array":
-        """Return the score that a token in the query gives a passage, (tokens, passages),
-        statistics taken pool by pool.
-        """
+    def _indexed(
+        self, ids: list[list[int]], pools: Sequence[slice], k1: float, b: float
+    ) -> "csr_array":
+        """Return the score that a token in the query gives a passage, (tokens, passages)."""
         from scipy.sparse import csc_array, hstack
 
         try:
@@ -177,13 +185,12 @@ class Index:
                 "BM25 needs the package bm25s; pip install 'xir-lib[search]'"
             ) from error
 
-        logging.getLogger("bm25s").setLevel(
-            logging.WARNING
-        )  # it asks for DEBUG, and tells of every pool
+        # It asks for DEBUG, and tells of every pool.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         parts = []
-        for pool in range(int(pools.max()) + 1):
+        for pool in pools:
             index = bm25s.BM25(k1=k1, b=b, method=VARIANT)
-            corpus = [ids[row] for row in np.flatnonzero(pools == pool)]
+            corpus = ids[pool]
             with np.errstate(invalid="ignore"):  # a pool of empty passages has the mean length 0
                 index.index(
                     (corpus, self.vocabulary), create_empty_token=False, show_progress=False
@@ -193,13 +200,10 @@ class Index:
             parts.append(
                 csc_array((found["data"], found["indices"], found["indptr"]), shape=shape).T
             )
-        in_order = np.argsort(np.argsort(pools, kind="stable"))
-        return hstack(parts, format="csc")[:, in_order].tocsr()
+        return hstack(parts, format="csr")
 
-    def scores(self, queries: Sequence[Sequence[str]]) -> tuple[Vectors, Vectors]:
-        """Return (queries, passages) float32 twice: with the statistics of each passage's language,
-        and of all passages.
-        """
+    def scores(self, queries: Sequence[Sequence[str]]) -> Scores:
+        """Return the scores of tokenised queries, (queries, passages) float32."""
         from scipy.sparse import csr_array
 
         ids = [
@@ -212,4 +216,4 @@ class Index:
             (np.ones(len(tokens), np.float32), tokens, ends),
             shape=(len(queries), len(self.vocabulary)),
         )
-        return (counts @ self.own_pool).toarray(), (counts @ self.one_pool).toarray()
+        return (counts @ self._weights).toarray()

@@ -29,10 +29,12 @@ from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError
 from xir_lib.evaluation import evaluate as evaluation
 from xir_lib.evaluation.card_figures import figures, png
+from xir_lib.evaluation.plan import plan_repairs
+from xir_lib.evaluation.systems import repaired
 from xir_lib.metrics import measures as metrics
 from xir_lib.paths import atomic_path
 from xir_lib.record import write_json
-from xir_lib.repair.maps import parse_rival
+from xir_lib.repair.repair import Repair
 
 FILES = ("card.html", "card.md", "card.json")
 HERE = Path(__file__).parent
@@ -67,16 +69,17 @@ def write_card(
         raise InputError(f"{out} is a file; --out names a folder")
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("the card's figures need matplotlib; pip install 'xir-lib[study]'")
-    runs, left_out = _plan(task)
-    with tempfile.TemporaryDirectory() as scratch:  # else every fix would encode the texts again
+    repairs, left_out = _plan(task)
+    with tempfile.TemporaryDirectory() as scratch:  # else every repair would encode the texts again
         encoder = Encoder(model, cache=cache or Path(scratch), precision=precision)
         for name in FILES:  # so that a break never leaves an old card beside new numbers
             (out / name).unlink(missing_ok=True)
-        evaluation.remove_stale(out, runs)
-        results = {
-            run["rival"]: evaluation.evaluate(encoder, task, out / folder, **run)
-            for folder, run in runs.items()
-        }
+        systems = repaired(encoder, task, repairs)
+        evaluation.remove_stale(out, systems)
+        results = {}
+        for folder, system in systems.items():
+            result = evaluation.evaluate(system, out / folder)
+            results[result["config"]["repair"]] = result
     cells = metrics.cells(pd.read_parquet(out / "per_query.parquet"))
     card = make_card(model, results, cells[cells["measure"] == "mAP"], left_out)
     pictures = {name: png(figure) for name, figure in figures(card).items()}
@@ -88,20 +91,15 @@ def write_card(
     return card
 
 
-def _plan(task: RetrievalTask) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return `evaluation.plan` of the fixes that this task allows, and a sentence on each that it
-    does not.
-    """
+def _plan(task: RetrievalTask) -> tuple[list[Repair], list[str]]:
+    """Return the repairs that this task allows, and a sentence on each that it does not."""
     if len(task.languages) < 2:
-        return evaluation.plan(task, [], ["cross-fit"], []), []
-    fixes, left_out = [parse_rival("round-robin")], []
-    centring = parse_rival("centring")
+        return [], []
+    repairs = plan_repairs(task, ["round-robin"])
     try:
-        evaluation.check_rival(task, centring, "cross-fit", [])
-        fixes.append(centring)
+        return [*repairs, *plan_repairs(task, ["centring"], ["cross-fit"])], []
     except InputError as error:
-        left_out.append(_said(WORDS["left_out"], error=error))
-    return evaluation.plan(task, fixes, ["cross-fit"], []), left_out
+        return repairs, [_said(WORDS["left_out"], error=error)]
 
 
 def make_card(

@@ -1,5 +1,4 @@
-"""TREC's files: rankings and judgements as trec_eval reads them, and the rankings of any other
-system.
+"""TREC's files: rankings and judgements as trec_eval reads them, and any other system's rankings.
 
 A line of a run is `query Q0 passage rank score tag`; the score orders, the rank and the tag are not
 read, as in trec_eval.
@@ -7,7 +6,6 @@ read, as in trec_eval.
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import pyarrow.compute as pc
 
 from xir_lib.data.records import RetrievalTask
 from xir_lib.errors import InputError
-from xir_lib.evaluation import parts
 from xir_lib.paths import atomic_path, require
 
 QUERY, Q0, DOC, RANK, SCORE, TAG = range(6)
@@ -24,13 +21,16 @@ QUERY, Q0, DOC, RANK, SCORE, TAG = range(6)
 
 @dataclass(frozen=True)
 class Run:
-    """A system's rankings of a task: per query, in the task's order, the rows of the listed
-    passages and their scores.
+    """A system's rankings of a task: per query, in the task's order, what it lists and how high.
+
+    >>> run = Run(Path("x.run"), "", [([1], [0.5])], n_passages=2)
+    >>> (run.scores(slice(None)) < 0.5).tolist()
+    [[True, False]]
     """
 
     path: Path
     sha256: str
-    listed: list[tuple[list[int], list[float]]]
+    listed: list[tuple[list[int], list[float]]]  # rows of passages, and their scores
     n_passages: int
 
     @property
@@ -48,19 +48,18 @@ class Run:
             "unlisted": "behind the listed, as tied",
         }
 
-    def scored(self) -> Iterator[parts.Part]:
-        """Yield the scores as parts for `parts.ranks_of`; what a query does not list is tied behind
-        all that it lists.
+    def scores(self, queries: slice) -> np.ndarray:
+        """Return the scores of these queries, (n, n_passages) float32, in the passages' order.
+
+        What a query does not list is tied behind all that it lists.
         """
-        for start in range(0, len(self.listed), parts.BLOCK):
-            block = self.listed[start : start + parts.BLOCK]
-            scores = np.empty((len(block), self.n_passages), dtype=np.float32)
-            for row, (docs, values) in zip(scores, block, strict=True):
-                given = np.array(values, dtype=np.float32)
-                row[:] = np.nextafter(given.min(), np.float32(-np.inf))
-                row[docs] = given
-            pair = parts.as_vectors(scores)
-            yield parts.Part(np.arange(start, start + len(block)), pair, pair)
+        block = self.listed[queries]
+        scores = np.empty((len(block), self.n_passages), dtype=np.float32)
+        for row, (docs, values) in zip(scores, block, strict=True):
+            given = np.array(values, dtype=np.float32)
+            row[:] = np.nextafter(given.min(), np.float32(-np.inf))
+            row[docs] = given
+        return scores
 
 
 def read_run(path: Path, task: RetrievalTask) -> Run:
@@ -111,9 +110,7 @@ def _finite(text: str) -> float | None:
 
 
 def write_run(path: Path, task: RetrievalTask, rows: np.ndarray, scores: np.ndarray) -> None:
-    """Write passage rows and scores, (n_queries, depth) each, best first, in TREC's six columns,
-    atomically.
-    """
+    """Write passage rows and scores, (n_queries, depth) each, best first, in TREC's six columns."""
     doc_ids, query_ids = task.passages["doc_id"].to_pylist(), task.queries["query_id"].to_pylist()
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query_id, row, score in zip(query_ids, rows, scores, strict=True):

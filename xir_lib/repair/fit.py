@@ -1,5 +1,4 @@
-"""Where the means and directions of `rivals.py` come from: three named fits. The fit is part of a
-result's key.
+"""Where the means of `centring` come from: three named fits, and which one is part of a result.
 
 * `foreign`: from other texts of the same languages (XQuAD-R's for MLQA-R and the reverse, Atlas-QA
   for a language that has no other). The primary one: nothing of the test set is used.
@@ -23,20 +22,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from xir_lib.data.records import RetrievalTask, relevant_rows
+from xir_lib.data.records import RetrievalTask
 from xir_lib.errors import InputError
-from xir_lib.metrics.ranks import IntArray
-from xir_lib.repair.maps import Vectors, fit_shift, remove_shift
+from xir_lib.metrics.scores import IntArray
+from xir_lib.repair.maps import Vectors, centre, language_means
 
 if TYPE_CHECKING:
-    from xir_lib.encoders.encoder import Embeddings, Encoder
+    from xir_lib.encoders.encode import Role
+    from xir_lib.encoders.encoder import Encoder
 
+FITS = ("foreign", "corpus", "cross-fit")  # the primary one first
 FOLDS = 5
-KEYS = {"queries": "query_id", "passages": "doc_id"}  # role: its id column
+KEYS = {"queries": "query_id", "passages": "doc_id"}  # side: its id column
+ROLES: dict[str, "Role"] = {"queries": "query", "passages": "document"}
 
 
 class Texts(NamedTuple):
-    """The embedded texts of one role that a fit may use, a row each."""
+    """Embedded texts of one side, a row each.
+
+    >>> texts = Texts(np.eye(3), *np.array([["en", "en", "de"], ["a", "b", "c"], ["t"] * 3]))
+    >>> texts.sample(1).counts()
+    {'de': {'task': 't', 'texts': 1}, 'en': {'task': 't', 'texts': 1}}
+    """
 
     vectors: Vectors  # (n, dim), unit rows
     langs: NDArray  # (n,)
@@ -63,42 +70,21 @@ class Texts(NamedTuple):
 
 
 class Shifted(NamedTuple):
-    """Queries with what they meet: their rows, (n,), and the vectors of these queries and of all
-    passages.
+    """Some queries, by their rows in the task, and the passages as these queries meet them.
+
+    >>> Shifted(np.array([0]), np.eye(2)[:1], np.eye(2)).rows.tolist()
+    [0]
     """
 
-    rows: IntArray
-    queries: Vectors
-    passages: Vectors
+    rows: IntArray  # (n,)
+    queries: Vectors  # (n, dim)
+    passages: Vectors  # (n_docs, dim), all of them
 
 
 def check_fit(task: RetrievalTask, fit: str, sources: Sequence[RetrievalTask]) -> None:
-    """Refuse a fit on the queries that are scored with it, or one that a language has no text
-    for.
-    """
+    """Refuse a fit on queries that are scored with it, or one that lacks texts in a language."""
     if fit == "cross-fit":
-        if sources:
-            raise InputError(
-                "cross-fit takes its texts from the task itself; leave the tasks to fit on out"
-            )
-        if task.queries["group"].null_count or len(task.queries["group"].unique()) < 2:
-            raise InputError(
-                f"cross-fit needs a group for every query, two at least; {task.name} lacks them,"
-                " use another fit"
-            )
-        asked, answered = (
-            table["lang"].to_numpy(zero_copy_only=False) for table in (task.queries, task.passages)
-        )
-        for scored, queries, passages in _folds(task):
-            for role, needed, there in (
-                ("query", asked[scored], asked[queries]),
-                ("passage", answered, answered[passages]),
-            ):
-                if missing := sorted(set(needed) - set(there)):
-                    raise InputError(
-                        f"cross-fit leaves a fold of {task.name} without any {role} in"
-                        f" {', '.join(missing)}; use another fit"
-                    )
+        _check_folds(task, sources)
         return
     for source in sources:
         shared = pc.is_in(source.queries["query_id"], task.queries["query_id"].combine_chunks())
@@ -107,51 +93,78 @@ def check_fit(task: RetrievalTask, fit: str, sources: Sequence[RetrievalTask]) -
                 f"means for {task.name} cannot be fitted on the queries that are scored; name"
                 " another task"
             )
-    for role in KEYS if fit == "foreign" else ("queries",):
-        known = set().union(*(_languages(source, role) for source in sources))
-        if missing := sorted(_languages(task, role) - known):
+    for side in KEYS if fit == "foreign" else ("queries",):
+        known = set().union(*(_languages(source, side) for source in sources))
+        if missing := sorted(_languages(task, side) - known):
             raise InputError(
-                f"no text for the means of {', '.join(missing)} ({role}); "
+                f"no text for the means of {', '.join(missing)} ({side}); "
                 "name a further task to fit on (--fit-on), atlas-qa-train perhaps"
             )
 
 
+def _check_folds(task: RetrievalTask, sources: Sequence[RetrievalTask]) -> None:
+    if sources:
+        raise InputError(
+            "cross-fit takes its texts from the task itself; leave the tasks to fit on out"
+        )
+    if task.queries["group"].null_count or len(task.queries["group"].unique()) < 2:
+        raise InputError(
+            f"cross-fit needs a group for every query, two at least; {task.name} lacks them,"
+            " use another fit"
+        )
+    asked, answered = _column(task.queries, "lang"), _column(task.passages, "lang")
+    for scored, queries, passages in _folds(task):
+        for side, needed, there in (
+            ("query", asked[scored], asked[queries]),
+            ("passage", answered, answered[passages]),
+        ):
+            if missing := sorted(set(needed) - set(there)):
+                raise InputError(
+                    f"cross-fit leaves a fold of {task.name} without any {side} in"
+                    f" {', '.join(missing)}; use another fit"
+                )
+
+
+def own_texts(encoder: "Encoder", task: RetrievalTask, side: str) -> Texts:
+    """Embed all `queries` or `passages` of a task."""
+    return _embed(encoder, getattr(task, side), side, task.name)
+
+
 def foreign_texts(
     encoder: "Encoder",
-    role: str,
-    languages: set[str],
+    task: RetrievalTask,
+    side: str,
     sources: Sequence[RetrievalTask],
     limit: int | None = None,
 ) -> Texts:
-    """Embed other tasks' `queries` or `passages` in these languages; the first task that has a
-    language gives all of it.
+    """Embed other tasks' texts in the languages of a side of `task`.
 
-    With `limit` only the sampled texts are embedded, not the whole task.
+    The first task that has a language gives all of it. With `limit` only the sampled texts are
+    embedded, not the whole task.
     """
     parts: list[Texts] = []
-    missing = set(languages)
+    missing = _languages(task, side)
     for source in sources:
-        wanted = sorted(missing & _languages(source, role))
-        if not wanted:
+        if not (wanted := sorted(missing & _languages(source, side))):
             continue
         missing -= set(wanted)
-        table: pa.Table = getattr(source, role)
+        table: pa.Table = getattr(source, side)
         table = table.filter(pc.is_in(table["lang"], pa.array(wanted, pa.string())))
         if limit is not None:
-            table = table.take(
-                sample_rows(_column(table, KEYS[role]), _column(table, "lang"), limit)
-            )
-        vectors = encoder.encode_table(
-            table, "query" if role == "queries" else "document", f"{source.name} {role}"
-        )
-        names = np.full(table.num_rows, source.name, dtype=object)
-        parts.append(Texts(vectors, _column(table, "lang"), _column(table, KEYS[role]), names))
+            ids, langs = _column(table, KEYS[side]), _column(table, "lang")
+            table = table.take(sample_rows(ids, langs, limit))
+        parts.append(_embed(encoder, table, side, source.name))
     return Texts(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
+def _embed(encoder: "Encoder", table: pa.Table, side: str, name: str) -> Texts:
+    vectors = encoder.encode_table(table, ROLES[side], f"{name} {side}")
+    names = np.full(table.num_rows, name, dtype=object)
+    return Texts(vectors, _column(table, "lang"), _column(table, KEYS[side]), names)
+
+
 def sample_rows(ids: NDArray, langs: NDArray, limit: int, draw: int = 0) -> NDArray[np.int64]:
-    """Return the rows of at most `limit` texts per language, ascending: those whose ids have the
-    smallest hashes.
+    """Return the rows of at most `limit` texts per language, ascending: the smallest id hashes.
 
     Another `draw` hashes differently. Ids that name a language, as the study's do, give every
     language other contents.
@@ -165,107 +178,79 @@ def sample_rows(ids: NDArray, langs: NDArray, limit: int, draw: int = 0) -> NDAr
     return np.sort(np.concatenate(chosen))
 
 
-def remove_language(
+def centred(
     encoder: "Encoder",
     task: RetrievalTask,
-    vectors: "Embeddings",
-    rank: int,
     fit: str,
     sources: Sequence[RetrievalTask],
     limit: int | None = None,
 ) -> tuple[list[Shifted], dict[str, Any]]:
-    """Take the language's share out of a task's vectors: its mean (rank 0) or its top `rank`
-    directions.
+    """Take each language's mean out of a task's vectors.
 
     Returns the vectors, in one part or one per fold of `cross-fit`, each with all passages, and
-    what the fit used: its name, and per role and language the task and the number of texts (of the
+    what the fit used: its name, and per side and language the task and the number of texts (of the
     fold that has the fewest).
     """
-    own = {
-        role: Texts(
-            emb,
-            langs,
-            _column(getattr(task, role), KEYS[role]),
-            np.full(len(emb), task.name, dtype=object),
-        )
-        for role, emb, langs in (
-            ("queries", vectors.queries, vectors.query_langs),
-            ("passages", vectors.passages, vectors.passage_langs),
-        )
-    }
+    asked, answers = own_texts(encoder, task, "queries"), own_texts(encoder, task, "passages")
     if fit == "cross-fit":
         splits = [
-            (
-                scored,
-                own["queries"].take(queries).sample(limit),
-                own["passages"].take(passages).sample(limit),
-            )
+            (scored, asked.take(queries).sample(limit), answers.take(passages).sample(limit))
             for scored, queries, passages in _folds(task)
         ]
     else:
-        queries = foreign_texts(encoder, "queries", _languages(task, "queries"), sources, limit)
+        queries = foreign_texts(encoder, task, "queries", sources, limit)
         passages = (
-            own["passages"].sample(limit)
+            answers.sample(limit)
             if fit == "corpus"
-            else foreign_texts(encoder, "passages", _languages(task, "passages"), sources, limit)
+            else foreign_texts(encoder, task, "passages", sources, limit)
         )
-        splits = [(np.arange(len(vectors.queries)), queries, passages)]
+        splits = [(np.arange(len(asked.ids)), queries, passages)]
     used: dict[str, Any] = {"fit": fit, **({"folds": len(splits)} if fit == "cross-fit" else {})}
-    for role, texts in (
-        ("queries", [q for _, q, _ in splits]),
-        ("passages", [p for _, _, p in splits]),
+    for side, texts in (
+        ("queries", [queries for _, queries, _ in splits]),
+        ("passages", [passages for _, _, passages in splits]),
     ):
         counts = [one.counts() for one in texts]
-        used[role] = {
+        used[side] = {
             lang: min((c[lang] for c in counts if lang in c), key=lambda c: c["texts"])
             for lang in counts[0]
         }
-    return [shift(vectors, *split, rank) for split in splits], used
+    return [
+        shift(asked.take(scored), answers, queries, passages)._replace(rows=scored)
+        for scored, queries, passages in splits
+    ], used
 
 
-def shift(
-    vectors: "Embeddings", rows: IntArray, queries: Texts, passages: Texts, rank: int
-) -> Shifted:
-    """Fit on the texts of both roles and take the languages' share out of the queries in `rows` and
-    of all passages.
-    """
+def shift(asked: Texts, answers: Texts, queries: Texts, passages: Texts) -> Shifted:
+    """Take the means of `queries` out of what is asked and those of `passages` of the answers."""
     return Shifted(
-        rows,
-        remove_shift(
-            vectors.queries[rows],
-            vectors.query_langs[rows],
-            fit_shift(queries.vectors, queries.langs, rank),
-            rank,
-        ),
-        remove_shift(
-            vectors.passages,
-            vectors.passage_langs,
-            fit_shift(passages.vectors, passages.langs, rank),
-            rank,
-        ),
+        np.arange(len(asked.ids)),
+        centre(asked.vectors, asked.langs, language_means(queries.vectors, queries.langs)),
+        centre(answers.vectors, answers.langs, language_means(passages.vectors, passages.langs)),
     )
 
 
 def _folds(task: RetrievalTask) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-    """Yield per fold the rows of its queries, of the other folds' queries and of the passages that
-    only those are answered by.
+    """Yield per fold the rows of its queries, of the other folds' queries, and of passages to fit.
 
-    A task does not say which article a passage is from; those that answer no query are in no fold's
-    fit. Groups are dealt out in the order of a hash of their names.
+    Those are the passages that only the other folds' queries are answered by. A task does not say
+    which article a passage is from; passages that answer no query are in no fold's fit. Groups are
+    dealt out in the order of a hash of their names.
     """
     groups = _column(task.queries, "group")
     names = sorted(set(groups), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     fold_of = {name: i % FOLDS for i, name in enumerate(names)}
     fold = np.array([fold_of[name] for name in groups])
-    query, doc = relevant_rows(task)
+    judged = task.judged()
+    query, doc = judged.query_rows, judged.doc_rows
     for number in range(min(FOLDS, len(names))):
         inside = fold == number
         answers = np.setdiff1d(doc[~inside[query]], doc[inside[query]])
         yield np.flatnonzero(inside), np.flatnonzero(~inside), answers
 
 
-def _languages(task: RetrievalTask, role: str) -> set[str]:
-    return set(getattr(task, role)["lang"].unique().to_pylist())
+def _languages(task: RetrievalTask, side: str) -> set[str]:
+    return set(getattr(task, side)["lang"].unique().to_pylist())
 
 
 def _column(table: pa.Table, name: str) -> NDArray:

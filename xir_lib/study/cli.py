@@ -46,7 +46,7 @@ def mix(
     rivals: Annotated[
         list[str] | None,
         typer.Option(
-            "--rival", help="As in evaluate; means are the corpus fit. Default none alone."
+            "--repair", "--rival", help="As in evaluate, or BM25; means are the corpus fit."
         ),
     ] = None,
     fit_on: Annotated[

@@ -19,7 +19,7 @@ from xir_lib.errors import InputError
 from xir_lib.evaluation.compare import sums_by_seed
 from xir_lib.metrics.significance import Comparison, compare
 from xir_lib.paths import require
-from xir_lib.repair.maps import LEXICAL, parse_rival
+from xir_lib.repair.kinds import LEXICAL, kind_of
 from xir_lib.study.tables import HYBRID, PURE, trainings
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
@@ -46,7 +46,7 @@ def read_topics(folder: Path) -> pd.DataFrame:
         )
     if len(tasks := sorted({metrics_of["task"] for metrics_of in told.values()})) > 1:
         raise InputError(f"{folder} holds evaluations of {', '.join(tasks)}; give one task's")
-    rivals = {path: parse_rival(metrics_of["config"]["rival"]) for path, metrics_of in told.items()}
+    rivals = {path: kind_of(metrics_of["config"]) for path, metrics_of in told.items()}
     cut = {
         told[path]["config"]["max_seq_length"]
         for path, rival in rivals.items()
@@ -231,7 +231,7 @@ def machines(folder: Path) -> str:
     judged: dict[str, set[str]] = {}
     for file in sorted(Path(folder).rglob("metrics.json")):
         config = json.loads(file.read_text(encoding="utf-8"))["config"]
-        if config["rival"] == "none":
+        if kind_of(config).name == "none":
             where = f"{config['environment']['device']}, {config['precision']}"
             name = file.parent.relative_to(folder).as_posix()
             judged.setdefault(where, set()).add(trainings([name])[name][0])

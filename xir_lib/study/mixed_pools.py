@@ -11,7 +11,7 @@ control. All texts are embedded once, and every pool takes its rows. Knows no da
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,21 +22,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from xir_lib.data.records import PASSAGE_SCHEMA, RetrievalTask, grades, relevant_rows
-from xir_lib.encoders.encoder import Embeddings, Encoder, encoder_key
+from xir_lib.data.records import PASSAGE_SCHEMA, RetrievalTask
+from xir_lib.encoders.encoder import Encoder, encoder_key
 from xir_lib.errors import InputError
-from xir_lib.evaluation import evaluate as evaluation
-from xir_lib.evaluation import parts
 from xir_lib.evaluation.compare import sums_by_seed
+from xir_lib.evaluation.evaluate import context_of
+from xir_lib.evaluation.systems import Lexical, System, repaired
 from xir_lib.metrics import measures as metrics
-from xir_lib.metrics import ranks as retrieval
 from xir_lib.metrics.measures import places
-from xir_lib.metrics.ranks import RelevantRanks
+from xir_lib.metrics.ranks import IntArray, RelevantRanks
 from xir_lib.metrics.significance import compare
 from xir_lib.paths import atomic_path
 from xir_lib.record import environment, write_json
-from xir_lib.repair import fit as fitting
-from xir_lib.repair.maps import Rival, parse_rival
+from xir_lib.repair.kinds import LEXICAL
+from xir_lib.repair.repair import Repair
 from xir_lib.study.tables import trainings
 
 FOREIGN = (
@@ -48,16 +47,12 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
 SIZE, DRAWS = 20_000, 5
 MEASURES = ("nDCG@10", "R@100")
 MAIN = MEASURES[0]
-TOP = evaluation.TOP
 EXAMPLES = 50
 VERDICTS = (
     "answers",
     "names",
     "neither",
 )  # a foreign passage answers the query, names what it asks about, or does neither
-Scores = Callable[
-    [retrieval.IntArray, retrieval.IntArray, retrieval.IntArray], Iterator[parts.Part]
-]  # rows, languages, ties
 POOLS = {"monolingual": "alone", "multilingual": "mixed"}  # by setting of the mixed pool
 
 
@@ -69,7 +64,7 @@ class Plan(NamedTuple):
     task: RetrievalTask
     foreign: pa.Table
     union: RetrievalTask
-    rivals: list[Rival]
+    rivals: list[str]
     fit_on: Sequence[RetrievalTask]
     size: int
     rows: dict[
@@ -102,7 +97,7 @@ def plan(
     Args:
         task: queries and passages of one language.
         foreign: passages in other languages, see `robustness.mixed_rows`.
-        rivals: names of `rivals.parse_rival`. Means are the `corpus` fit: of passages from the
+        rivals: names of repairs, or of BM25. Means are the `corpus` fit: of passages from the
             task's and the foreign passages, each language by itself, of queries from `fit_on`.
         fit_on: tasks that have queries in the task's language.
         shares: of the places that judged passages leave.
@@ -124,15 +119,14 @@ def plan(
     union = RetrievalTask(
         f"{task.name}+foreign", task.queries, pa.concat_tables([task.passages, foreign]), task.qrels
     )
-    chosen = [parse_rival(name) for name in rivals]
-    for rival in chosen:
-        evaluation.check_rival(union, rival, "corpus", fit_on)
+    for repair in _repairs(rivals, fit_on):
+        repair.check(union)
     rows = {
         (s, d): mixed_rows(task, foreign, s, size, draw=d)
         for s in sorted(set(shares))
         for d in range(draws)
     }
-    return Plan(task, foreign, union, chosen, fit_on, size, rows)
+    return Plan(task, foreign, union, list(rivals), fit_on, size, rows)
 
 
 def measure(encoder: Encoder, planned: Plan, out: Path) -> dict[str, Any]:
@@ -147,28 +141,29 @@ def measure(encoder: Encoder, planned: Plan, out: Path) -> dict[str, Any]:
     out, task, union = Path(out), planned.task, planned.union
     if below := [path for path in out.rglob("mixed.json") if path.parent != out]:
         raise InputError(f"{out} holds pools of its own in {below[0].parent}; name another folder")
-    evaluation.check_rank(encoder, planned.rivals)
     (out / "mixed.json").unlink(missing_ok=True)
-    vectors = None if all(rival.lexical for rival in planned.rivals) else encoder.encode_task(union)
-    topics, languages, keys = [], [], {}
+    systems = _systems(encoder, planned)
+    topics, languages = [], []
+    keys: dict[str, dict[str, Any]] = {}
     examples: list[dict[str, Any]] = []
     with tqdm(
         total=len(planned.rivals) * len(planned.rows), desc="mixed pools", unit="pool"
     ) as bar:
-        for rival in planned.rivals:
-            scores, fitted = _scores(encoder, union, vectors, rival, planned.fit_on)
-            keys[rival.name] = {"fit": fitted, **evaluation.rival_key(encoder, rival)}
+        for rival, system in systems.items():
+            key = system.key()
+            kept: dict[str, Any] = {name: key[name] for name in ("merge", "bm25") if name in key}
+            keys[rival] = {"fit": key["repair_fit"], **kept}
             for (share, draw), rows in planned.rows.items():
                 pool = mixed_pool(
                     union, rows, f"{task.name}-pool{planned.size}-foreign{share:g}-draw{draw}"
                 )
-                wanted = rival is planned.rivals[0] and (share, draw) == (max(planned.rows)[0], 0)
-                values, counts, best = _rank(pool, rows, scores, top_too=wanted)
-                key: dict[str, Any] = {"rival": rival.name, "share": share, "draw": draw}
-                topics.append(values.assign(**key))
-                languages.append(counts.assign(own=counts["doc_lang"] == task.languages[0], **key))
-                if best is not None:
-                    examples = _examples(pool, best)
+                inside = system.within(pool, rows)
+                values, counts = _values(inside)
+                told: dict[str, Any] = {"rival": rival, "share": share, "draw": draw}
+                topics.append(values.assign(**told))
+                languages.append(counts.assign(own=counts["doc_lang"] == task.languages[0], **told))
+                if rival == planned.rivals[0] and (share, draw) == (max(planned.rows)[0], 0):
+                    examples = _examples(pool, inside.best(inside.top)[0])
                 bar.update()
     result = {
         "task": task.name,
@@ -185,7 +180,7 @@ def measure(encoder: Encoder, planned: Plan, out: Path) -> dict[str, Any]:
         "config": {
             "rivals": keys,
             **encoder_key(encoder),
-            "context": evaluation.context_of(task),
+            "context": context_of(task),
             "environment": environment(encoder.precision, encoder.rates),
         },
     }
@@ -369,60 +364,27 @@ def verdict_table(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _scores(
-    encoder: Encoder,
-    union: RetrievalTask,
-    vectors: Embeddings | None,
-    rival: Rival,
-    fit_on: Sequence[RetrievalTask],
-) -> tuple[Scores, dict[str, Any] | None]:
-    """Return what scores the passages in some rows of `union`, and what was fitted on."""
-    if vectors is None or rival.lexical:
-        asked, answers = evaluation.tokens(encoder, union, rival)
-        return (
-            lambda rows, langs, ties: parts.bm25_parts(
-                asked, [answers[row] for row in rows], langs
-            ),
-            None,
-        )
-    every, fitted = (
-        [fitting.Shifted(np.arange(len(vectors.queries)), vectors.queries, vectors.passages)],
-        None,
-    )
-    if rival.rank is not None:
-        every, fitted = fitting.remove_language(
-            encoder, union, vectors, rival.rank, "corpus", fit_on
-        )
-
-    def scores(
-        rows: retrieval.IntArray, langs: retrieval.IntArray, ties: retrieval.IntArray
-    ) -> Iterator[parts.Part]:
-        taken = [one._replace(passages=one.passages[rows]) for one in every]
-        return (
-            parts.merged_parts(taken, langs, ties, rival.merge)
-            if rival.merge
-            else parts.plain_parts(taken)
-        )
-
-    return scores, fitted
+def _repairs(rivals: Sequence[str], fit_on: Sequence[RetrievalTask]) -> list[Repair]:
+    """Return the repairs among the names; the others are BM25s."""
+    return [Repair(name, "corpus", tuple(fit_on)) for name in rivals if name not in LEXICAL]
 
 
-def _rank(
-    pool: RetrievalTask, rows: NDArray[np.int64], scores: Scores, *, top_too: bool
-) -> tuple[pd.DataFrame, pd.DataFrame, retrieval.IntArray | None]:
-    """Return the values per topic, in the pool and in its own-language part, the first ten's
-    languages, perhaps those ten.
+def _systems(encoder: Encoder, planned: Plan) -> dict[str, System]:
+    """Return a system over all passages per name of the plan."""
+    union = planned.union
+    repairs = _repairs(planned.rivals, planned.fit_on)
+    dense = repaired(encoder, union, repairs)
+    found = {repair.kind: dense[repair.folder] for repair in repairs}
+    lexical = {name: Lexical(name, union, encoder) for name in planned.rivals if name in LEXICAL}
+    return {name: {**found, **lexical}[name] for name in planned.rivals}
+
+
+def _values(system: System) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the values per topic, in the pool and in its own-language part, and the languages of
+    the first ten.
     """
-    doc_langs = np.searchsorted(
-        pool.languages, pool.passages["lang"].to_numpy(zero_copy_only=False)
-    )
-    doc_ids = pool.passages["doc_id"].to_pylist()
-    ties, top = retrieval.tie_order(doc_ids), min(TOP, len(doc_ids))
-    judged = relevant_rows(pool)
-    scored = scores(rows, doc_langs, ties)
-    both = parts.ranks_of(scored, doc_langs, *judged, ties, gains=grades(pool), top=top)
-    frames = []
-    for (setting, name), ranks in zip(POOLS.items(), both, strict=True):
+    pool, frames = system.task, []
+    for (setting, name), ranks in zip(POOLS.items(), system.ranks, strict=True):
         table = metrics.score_settings(ranks, pool.queries.to_pandas(), pool.languages, MEASURES)
         table = table[table["setting"] == setting].rename(columns={"query_id": "topic"})
         frames.append(
@@ -430,13 +392,8 @@ def _rank(
             .astype({"topic": str, "measure": str})
             .assign(pool=name)
         )
-    counts = intruders(both[1], pool.languages).rename(columns={"share": "share_of_top"})
-    best = (
-        parts.top_of(scores(rows, doc_langs, ties), pool.queries.num_rows, doc_ids, top)[0]
-        if top_too
-        else None
-    )
-    return pd.concat(frames, ignore_index=True), counts, best
+    counts = intruders(system.ranks.together, pool.languages)
+    return pd.concat(frames, ignore_index=True), counts.rename(columns={"share": "share_of_top"})
 
 
 def _digest(passages: pa.Table) -> str:
@@ -448,7 +405,7 @@ def _digest(passages: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _examples(pool: RetrievalTask, best: retrieval.IntArray) -> list[dict[str, Any]]:
+def _examples(pool: RetrievalTask, best: IntArray) -> list[dict[str, Any]]:
     """Return up to `EXAMPLES` foreign passages among the first ones, `best`, chosen by a hash of
     query and passage.
     """

@@ -15,7 +15,7 @@ import pandas as pd
 from xir_lib.evaluation.compare import save_table
 from xir_lib.metrics.measures import SETTINGS
 from xir_lib.paths import atomic_path
-from xir_lib.repair.maps import parse_rival
+from xir_lib.repair.kinds import parse_kind
 from xir_lib.study.tables import HYBRID, merges
 
 if TYPE_CHECKING:
@@ -213,17 +213,13 @@ def _rival_style(rival: str, colour: str) -> dict[str, Any]:
     """Return the symbol of a free fix: the form says the merge, hollow is centring, half filled LIR
     by rank, a cross BM25.
     """
-    parts = parse_rival(rival)
+    parts = parse_kind(rival)
     marker = {None: "o", "round-robin": "D", "z-score": "s", "minus-top10": "^"}[parts.merge]
     if parts.lexical:
-        marker = "X" if parts.lexical == "bm25" else "P"
-    half = {1: "left", 2: "bottom", 3: "top"}.get(parts.rank or 0, "right")
-    fill = (
-        {"fillstyle": half, "mfcalt": "white"}
-        if parts.rank
-        else {"mfc": "white"}
-        if parts.rank == 0
-        else {"mfc": colour}
+        marker = "X" if rival == "bm25" else "P"
+    half = {"lir-1": "left", "lir-2": "bottom", "lir-3": "top"}.get(parts.shift or "", "right")
+    fill = {None: {"mfc": colour}, "centring": {"mfc": "white"}}.get(
+        parts.shift, {"fillstyle": half, "mfcalt": "white"}
     )
     return {"marker": marker, "ms": 6 if marker == "D" else 7, "mew": 1.6, **fill}
 

@@ -12,14 +12,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from xir_lib.data import miracl
 from xir_lib.data.tasks import TASKS
 from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError, explain
 from xir_lib.paths import require
-from xir_lib.repair.maps import parse_rival
+from xir_lib.repair.kinds import parse_kind
 from xir_lib.training.cost import Mixture
 from xir_lib.training.settings import (
     TrainSettings,
@@ -118,7 +126,11 @@ class Study(_Strict):
         ),
     )
     evaluations: list[Evaluation] = Field(min_length=1)
-    rivals: list[str] = Field(["none", "centring"], description="what `xir evaluate --rival` takes")
+    rivals: list[str] = Field(
+        ["none", "centring"],
+        validation_alias=AliasChoices("repairs", "rivals"),
+        description="repairs, as `xir evaluate --repair` takes them, and BM25; also `repairs:`",
+    )
     corpora: list[str] = Field(
         [], description="MIRACL corpora on which every model is judged besides, outside the tables"
     )
@@ -209,7 +221,7 @@ class Study(_Strict):
         if "none" not in self.rivals:
             raise InputError("rivals lacks none; the plain evaluation is always made")
         for evaluation in self.evaluations:
-            fitted = [r for r in self.rivals if parse_rival(r).rank is not None]
+            fitted = [r for r in self.rivals if parse_kind(r).shift]
             if fitted and not evaluation.fit_on and evaluation.fit != "cross-fit":
                 raise InputError(
                     f"{fitted[0]} on {evaluation.task} needs fit_on, other tasks whose texts give"

@@ -18,6 +18,7 @@ from xir_lib.metrics.bias import RANK_DISTANCE
 from xir_lib.metrics.measures import SETTINGS
 from xir_lib.metrics.significance import A_BETTER, B_BETTER, EQUIVALENT, NON_INFERIOR
 from xir_lib.paths import atomic_path, is_build, replace_folder
+from xir_lib.repair.kinds import kind_of
 from xir_lib.study import claims, designs, factors, low_resource, miracl_tables, mixed_pools
 from xir_lib.study.paper_tables import CAVEAT, overview, rounded, two_rows
 from xir_lib.study.profile import Study
@@ -738,7 +739,7 @@ def context_block(folder: Path) -> str:
                     if told["config"]["context"] == "paragraph"
                     else "sentences alone"
                 ),
-                "free fix": told["config"]["rival"],
+                "free fix": kind_of(told["config"]).name,
                 **{f"{setting} mAP": means["mAP"] for setting, means in told["settings"].items()},
                 "rank distance": told["bias"]["rank_distance"]["mean"],
                 "own language in the top 10": told["bias"]["language_share"]["own"]["mean"],

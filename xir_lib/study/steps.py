@@ -15,7 +15,7 @@ from xir_lib.metrics.bias import RANK_DISTANCE
 from xir_lib.metrics.measures import CELL, SETTINGS
 from xir_lib.paths import is_build, refuse_foreign, replace_folder, require
 from xir_lib.record import write_json
-from xir_lib.repair.maps import parse_rival, result_folder
+from xir_lib.repair.kinds import parse_kind, result_folder
 from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
 from xir_lib.study.profile import HELD_OUT, Study
 from xir_lib.study.sources import load_training
@@ -162,7 +162,7 @@ def collect(study: Study, build: Path, out: Path) -> None:
         found_sums = pd.read_parquet(folder / "group_sums.parquet").merge(
             PRINTED, on=["setting", "measure"]
         )
-        if parse_rival(rival).merge:  # pools of one language keep their ranking
+        if parse_kind(rival).merge:  # pools of one language keep their ranking
             found_sums = found_sums[found_sums["setting"] == SETTINGS[-1]]
         by_group = found_sums["measure"].isin(BY_GROUP)
         whole = (

@@ -19,7 +19,7 @@ from xir_lib.metrics.bias import RANK_DISTANCE
 from xir_lib.metrics.bounds import random_average_precision
 from xir_lib.metrics.measures import CELL, SETTINGS
 from xir_lib.metrics.significance import compare
-from xir_lib.repair.maps import parse_rival
+from xir_lib.repair.kinds import parse_kind
 from xir_lib.study.profile import HELD_OUT, Study
 from xir_lib.study.results import Results
 from xir_lib.training.cost import Mixture
@@ -135,9 +135,7 @@ def free_fixes(results: Results) -> list[str]:
     BM25.
     """
     return [
-        rival
-        for rival in results.study.rivals
-        if rival != "none" and not parse_rival(rival).lexical
+        rival for rival in results.study.rivals if rival != "none" and not parse_kind(rival).lexical
     ]
 
 
@@ -281,7 +279,7 @@ def repairs(results: Results) -> pd.DataFrame:
     What takes more than the mean out of the vectors with centring, and every other merge with round
     robin on the same vectors.
     """
-    found = {name: parse_rival(name) for name in results.study.rivals if name != "none"}
+    found = {name: parse_kind(name) for name in results.study.rivals if name != "none"}
     pairs = []
     for name, rival in found.items():
         first = name.split("+")[0]
@@ -320,18 +318,16 @@ def decision_table(results: Results) -> pd.DataFrame:
     values = table.set_index(["task", "strategy", "rival"])["value"]
     rows = []
     for strategy, fix in repairs:
-        rank, merge = parse_rival(fix).rank, parse_rival(fix).merge
+        _, shift, merge, _ = parse_kind(fix)
         trained = minutes.query("strategy == @strategy")["minutes"]
         row: dict[str, Any] = {
             "repair": fix if strategy == "none" else label(strategy, fix),
-            "language known of": (
-                "all texts" if rank is not None else "passages" if merge else "none"
-            ),
+            "language known of": ("all texts" if shift else "passages" if merge else "none"),
             "minutes": f"{trained.mean():.0f}" if len(trained) else "0",
         }
         gains = {task: values[task, strategy, fix] - values[task, "none", "none"] for task in tasks}
         row |= {f"{task} multi": f"{gain:+.3f}".replace("0.", ".") for task, gain in gains.items()}
-        unmerged = fix.removesuffix(f"+{merge}") if rank is not None else "none"
+        unmerged = fix.removesuffix(f"+{merge}") if shift else "none"
         row |= {f"{task} mono": _change(results, task, strategy, unmerged) for task in tasks}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -423,7 +419,7 @@ def merges(rival: str) -> bool:
     """Say whether a free fix merges the rankings of single languages, which changes the
     multilingual setting alone.
     """
-    return parse_rival(rival).merge is not None
+    return parse_kind(rival).merge is not None
 
 
 def label(strategy: str, rival: str) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from xir_lib.data.records import (
     PASSAGE_SCHEMA,
@@ -19,13 +18,13 @@ from xir_lib.data.records import (
     QUERY_SCHEMA,
     PairTable,
     RetrievalTask,
-    relevant_rows,
 )
 from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError
 from xir_lib.metrics import bias
 from xir_lib.metrics import measures as metrics
-from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks, tie_order
+from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks
+from xir_lib.metrics.scores import vector_blocks
 from xir_lib.samplers.strategies import PairIndex, Strategy, StrategyBatchSampler
 from xir_lib.training.settings import TrainSettings
 
@@ -178,10 +177,9 @@ def _ranks(
     """Encode the task's texts and rank every relevant passage among all."""
     from xir_lib.encoders.encode import encode
 
-    return relevant_ranks(
-        encode(model, task.queries["text"], prompt=prompts[0], role="query", precision=precision),
-        encode(model, task.passages["text"], prompt=prompts[1], precision=precision),
-        pc.index_in(task.passages["lang"], pa.array(task.languages)).to_numpy(),
-        *relevant_rows(task),
-        tie_order(task.passages["doc_id"].to_pylist()),
+    judged, queries, passages = task.judged(), task.queries["text"], task.passages["text"]
+    vectors = (
+        encode(model, queries, prompt=prompts[0], role="query", precision=precision),
+        encode(model, passages, prompt=prompts[1], precision=precision),
     )
+    return relevant_ranks(vector_blocks(*vectors, judged), judged)

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy import vector_ranks
 
 from xir_lib.data import lareqa
 from xir_lib.data.records import RetrievalTask
 from xir_lib.metrics import measures as metrics
-from xir_lib.metrics.ranks import RelevantRanks, relevant_ranks, tie_order
+from xir_lib.metrics.ranks import RelevantRanks
+from xir_lib.metrics.scores import tie_order
 
 
 def vector(name: str) -> np.ndarray:
@@ -108,7 +110,7 @@ def check(name: str, folder: Path, languages: list[str]) -> dict[str, dict[str, 
     )
     task = lareqa.load_task(name, languages, folder)
     doc_ids = task.passages["doc_id"].to_pylist()
-    ranks = relevant_ranks(
+    ranks = vector_ranks(
         np.array([vector(query_id) for query_id in task.queries["query_id"].to_pylist()]),
         np.array([vector(doc_id) for doc_id in doc_ids]),
         np.searchsorted(task.languages, task.passages["lang"].to_numpy(zero_copy_only=False)),

@@ -25,6 +25,7 @@ from xir_lib.data.records import RetrievalTask
 from xir_lib.encoders.encoder import Encoder
 from xir_lib.evaluation.evaluate import evaluate
 from xir_lib.evaluation.evaluator import MultilingualRetrievalEvaluator
+from xir_lib.evaluation.systems import Dense
 from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory
 from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
 
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_numbers_are_those_of_an_evaluation(folder: str, tmp_path: Path) -> None:
-    expected = evaluate(Encoder(folder), toy_task(), tmp_path / "out")
+    expected = evaluate(Dense(Encoder(folder), toy_task()), tmp_path / "out")
     model = SentenceTransformer(folder, device="cpu")  # as a user opens it
     found = MultilingualRetrievalEvaluator(toy_task())(model)
     assert found.keys() == KEYS
