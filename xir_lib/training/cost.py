@@ -123,13 +123,9 @@ def open_config(encoder: str) -> tuple[Any, str]:
 
 
 def token_means(
-    encoder: str,
-    pairs: PairTable,
-    max_seq_length: int,
-    prompts: list[str] | None = None,
-    sample: int = 500,
+    encoder: str, pairs: PairTable, max_seq_length: int, prompts: list[str] | None = None
 ) -> tuple[float, float]:
-    """Return the mean tokens per query and per passage of `sample` random rows, cut at
+    """Return the mean tokens per query and per passage of 500 random rows, cut at
     `max_seq_length`.
 
     Without `prompts` they are those of the encoder's folder, as in training; seed 0, so that a
@@ -155,7 +151,7 @@ def token_means(
 
     def mean(column: str, prompt: str) -> float:
         texts = pairs.table[column].drop_null()
-        rows = np.random.default_rng(0).permutation(len(texts))[:sample]
+        rows = np.random.default_rng(0).permutation(len(texts))[:500]
         chosen = [prompt + text for text in texts.take(rows).to_pylist()]
         ids = tokenizer(chosen, truncation=True, max_length=max_seq_length)["input_ids"]
         return float(np.mean([len(row) for row in ids]))

@@ -33,12 +33,8 @@ SECONDS_BETWEEN = 300.0  # what a kill costs at most, unless checkpoints are dea
 TIMES_COST = 40.0
 
 
-class StopWithoutNewBest(EarlyStoppingCallback):
-    """transformers' callback, without its warning that nobody keeps the best weights.
-
-    >>> StopWithoutNewBest(early_stopping_patience=3).early_stopping_patience_counter
-    0
-    """
+class _StopWithoutNewBest(EarlyStoppingCallback):
+    """transformers' callback, without its warning that nobody keeps the best weights."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Say nothing: `RunTrainer` keeps them."""
@@ -51,8 +47,11 @@ class CheckpointCallback(TrainerCallback):
     more: the cost stays below 3 % whatever the model and the disk, and a run of a few minutes
     writes none. The moment has no influence on the weights.
 
-    >>> CheckpointCallback("auto").cost
-    0.0
+    >>> from types import SimpleNamespace as Now
+    >>> control = Now(should_save=False, should_training_stop=False)
+    >>> CheckpointCallback(every=4).on_step_end(None, Now(global_step=8), control)
+    >>> control.should_save
+    True
     """
 
     def __init__(self, every: Every) -> None:
@@ -90,7 +89,11 @@ class RunTrainer(SentenceTransformerTrainer):
 
     `losses` has the loss of every step so far, those before a resumption included, `curve` the
     [step, value] of every measurement and `best` the weights at the best of them, the first of
-    equals.
+    equals::
+
+        trainer = RunTrainer(model=model, args=arguments_for(...), train_dataset=pairs, loss=loss,
+                             measure=measure, ids_of_batch=ids, started=time.monotonic())
+        trainer.train(resume_from_checkpoint=newest)
     """
 
     def __init__(
@@ -219,5 +222,5 @@ def arguments_for(
 def callbacks_for(settings: TrainSettings, every: Every) -> list[TrainerCallback]:
     """Return the callbacks for early stopping and for checkpoints, where they are asked for."""
     stop = settings.early_stopping
-    stopping = [StopWithoutNewBest(stop.patience)] if stop else []
+    stopping = [_StopWithoutNewBest(stop.patience)] if stop else []
     return [*stopping, *([CheckpointCallback(every)] if every else [])]
