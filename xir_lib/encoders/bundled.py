@@ -32,7 +32,6 @@ FILES: dict[str, tuple[str, str, int | None]] = {  # file, its checksum, layers 
     "multilingual-e5-small": (_FILE, _SHA256, None),
     "multilingual-e5-small-first6": (_FILE, _SHA256, 6),
 }
-MAX_TOKENS = 512
 
 # The file's layout, in this order: a header, the tokenizer's table, a normalisation map, tensors.
 _SIZES = ("hidden", "layers", "heads", "feed_forward", "rows", "positions", "types")
@@ -55,6 +54,18 @@ _LAYER_NAMES = {
     "fi": "intermediate.dense",
     "fo": "output.dense",
     "oln": "output.LayerNorm",
+}
+_CONFIG_NAMES = {
+    "hidden_size": "hidden",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "feed_forward",
+    "vocab_size": "rows",
+    "max_position_embeddings": "positions",
+    "type_vocab_size": "types",
+    "pad_token_id": "pad",
+    "bos_token_id": "bos",
+    "eos_token_id": "eos",
 }
 _EMBEDDING_NAMES = {
     "word": "word_embeddings",
@@ -238,81 +249,23 @@ def _bert_name(name: str) -> str:
 
 
 def _write_folder(packed: PackedModel, folder: Path) -> None:
+    """Write weights, tokenizer and the settings of `bundled.json` with the file's sizes put in.
+
+    There the tokenizer has the generic class, since XLMRobertaTokenizer would rebuild the
+    normaliser from a map that the folder has not, and BERT has no pooler, since the file has none
+    and a random one would be made.
+    """
     from safetensors.numpy import save_file
 
-    for name in ("1_Pooling", "2_Normalize"):
-        (folder / name).mkdir()
     save_file(packed.weights, folder / "model.safetensors", metadata={"format": "pt"})
     build_tokenizer(packed.pieces).save(str(folder / "tokenizer.json"), pretty=False)
-    documents = {
-        "config.json": _bert_config(packed.header),
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": packed.header["hidden"],
-            "pooling_mode_mean_tokens": True,
-        },
-        **_FIXED,
-    }
+    (folder / "2_Normalize").mkdir()
+
+    header = packed.header
+    documents = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    documents["1_Pooling/config.json"]["word_embedding_dimension"] = header["hidden"]
+    documents["config.json"] |= {name: header[ours] for name, ours in _CONFIG_NAMES.items()}
+    documents["config.json"]["layer_norm_eps"] = float(f"{header['eps']:.6g}")
     for name, content in documents.items():
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-def _bert_config(header: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
-        "hidden_size": header["hidden"],
-        "num_hidden_layers": header["layers"],
-        "num_attention_heads": header["heads"],
-        "intermediate_size": header["feed_forward"],
-        "vocab_size": header["rows"],
-        "max_position_embeddings": header["positions"],
-        "type_vocab_size": header["types"],
-        "layer_norm_eps": float(f"{header['eps']:.6g}"),
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
-        "initializer_range": 0.02,
-        "pad_token_id": header["pad"],
-        "bos_token_id": header["bos"],
-        "eos_token_id": header["eos"],
-        "dtype": "float32",
-    }
-
-
-_STEPS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
-_FIXED: dict[str, Any] = {  # what the folder says whatever the file holds
-    "tokenizer_config.json": {
-        # The generic class: XLMRobertaTokenizer would rebuild the normaliser from a map that is
-        # not in this file.
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": MAX_TOKENS,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "bos_token": "<s>",
-        "cls_token": "<s>",
-        "eos_token": "</s>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "mask_token": "<mask>",
-    },
-    "modules.json": [
-        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for n, (kind, path) in enumerate(_STEPS.items())
-    ],
-    "sentence_bert_config.json": {
-        "max_seq_length": MAX_TOKENS,
-        "modality_config": {
-            "text": {"method": "forward", "method_output_name": "last_hidden_state"}
-        },
-        "module_output_name": "token_embeddings",
-        # The file has no pooler: without this, BERT would get a random one that nothing reads.
-        "model_kwargs": {"add_pooling_layer": False},
-    },
-    "config_sentence_transformers.json": {
-        "model_type": "SentenceTransformer",
-        "prompts": {"query": "query: ", "passage": "passage: ", "document": "passage: "},
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
-    },
-}
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
