@@ -251,10 +251,8 @@ def bias(
     task: Annotated[
         str,
         typer.Option(
-            help=(
-                "xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a"
-                " BEIR folder."
-            )
+            help="xquad-r, mlqa-r, belebele, miracl-yo ..., atlas-qa, a saved task's folder or a"
+            " BEIR folder."
         ),
     ] = "atlas-qa",
     languages: Annotated[
@@ -299,9 +297,8 @@ def compare(
     also_b: Annotated[
         list[Path] | None,
         typer.Option(
-            help=(
-                "B's, as many and in the same order of seeds; the same one again if B has no seeds."
-            )
+            help="B's, as many and in the same order of seeds; the same one again if B has no"
+            " seeds."
         ),
     ] = None,
     resamples: Annotated[
@@ -311,10 +308,8 @@ def compare(
     margin: Annotated[
         float | None,
         typer.Option(
-            help=(
-                "The largest difference in mAP that does not matter, declared beforehand; default"
-                " .01."
-            )
+            help="The largest difference in mAP that does not matter, declared beforehand; default"
+            " .01."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,

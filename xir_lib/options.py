@@ -11,16 +11,12 @@ from rich.table import Table
 from xir_lib.encoders.precision import Asked
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
 InPrecision = Annotated[
     Asked,
     typer.Option(
         "--precision", help="What texts are encoded in; auto: the faster on this machine."
     ),
 ]
-
-
 Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
 
 

@@ -1,6 +1,6 @@
 """The record of a run: what made it, on which data and machine, as JSON beside the model.
 
-Knows no model and no training loop; `training`, `checkpoints` and `evaluation` write with it.
+Knows no model and no training loop; `training` and `evaluation` write with it.
 """
 
 import hashlib
@@ -10,22 +10,20 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xir_lib.errors import InputError
 from xir_lib.paths import atomic_path
 
-if TYPE_CHECKING:
-    pass
-
-# What runs had that were recorded before these were.
-_BEFORE: dict[str, Any] = {
+_BEFORE: dict[str, Any] = {  # what runs had that were recorded before these were
     "one_language_per_id": False,
     "query_kl": 0.0,
     "ids": None,
     "languages": None,
+    "negatives": 0,
+    "precision": "auto",
+    "computed_in": "float32",
 }
-_BEFORE |= {"negatives": 0, "precision": "auto", "computed_in": "float32"}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -89,14 +87,12 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     >>> difference(there, here)
     'seed 1 there, 2 here'
     """
+    there = dict(there)
     if "precision" in there:  # of a checkpoint, as `computed_in` was once called
-        there = {"computed_in": there["precision"]} | {
-            k: v for k, v in there.items() if k != "precision"
-        }
+        there.setdefault("computed_in", there.pop("precision"))
     old, new = ({**record, **record.get("settings", {})} for record in (there, here))
-    old = (
-        {"encoder_sha256": new.get("encoder_sha256")} | _BEFORE | old
-    )  # which weights a record did not say is believed
+    # A record that does not say which weights it had is believed to have had the same.
+    old = {"encoder_sha256": new.get("encoder_sha256"), **_BEFORE, **old}
     names = [name for name in new if name != "settings" and old.get(name) != new[name]]
     return "; ".join(
         f"{name} {old.get(name)!s:.40} there, {new[name]!s:.40} here" for name in names
@@ -113,23 +109,17 @@ def environment(
     """
     import torch
 
-    cuda = torch.cuda.is_available()
+    device = f"CPU, {os.cpu_count()} cores ({platform.machine()})"
+    packages = ("xir-lib", "torch", "sentence-transformers", "transformers", "numpy")
     return {
-        "device": (
-            torch.cuda.get_device_name()
-            if cuda
-            else f"CPU, {os.cpu_count()} cores ({platform.machine()})"
-        ),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
         "processor": processor(),
         **({"precision": precision} if precision else {}),
         **({"probe_gflops": rates} if rates else {}),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{
-            name: version(name)
-            for name in ("xir-lib", "torch", "sentence-transformers", "transformers", "numpy")
-        },
+        **{name: version(name) for name in packages},
     }
 
 
@@ -143,10 +133,8 @@ def processor() -> str:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
         return platform.processor() or platform.machine()
-    told = {
-        name.strip(): value.strip()
-        for name, _, value in (line.partition(":") for line in first.splitlines())
-    }
+    lines = (line.partition(":") for line in first.splitlines())
+    told = {name.strip(): value.strip() for name, _, value in lines}
     numbers = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
     flags = told.get("flags", told.get("Features", "")).split()
     parts = [f"{name} {told[name]}" for name in numbers if name in told]

@@ -26,29 +26,22 @@ from xir_lib.paths import atomic_path, cache_dir
 
 logger = logging.getLogger(__name__)
 
-FILES = {
-    name: (
-        "e5-small-q4.bin",
-        "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
-        layers,
-    )
-    for name, layers in {"multilingual-e5-small": None, "multilingual-e5-small-first6": 6}.items()
+_FILE = "e5-small-q4.bin"
+_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+FILES: dict[str, tuple[str, str, int | None]] = {  # file, its checksum, layers kept of it
+    "multilingual-e5-small": (_FILE, _SHA256, None),
+    "multilingual-e5-small-first6": (_FILE, _SHA256, 6),
 }
-MAX_TOKENS = 512
 
-_MODEL = ["hidden", "layers", "heads", "feed_forward", "rows", "positions", "types"]
-_TOKENIZER = ["pieces", "bos", "eos", "pad", "unk"]
+# The file's layout, in this order: a header, the tokenizer's table, a normalisation map, tensors.
+_SIZES = ("hidden", "layers", "heads", "feed_forward", "rows", "positions", "types")
+_SPECIAL = ("bos", "eos", "pad", "unk")
 _HEADER = np.dtype(
-    [
-        *[
-            ("magic", "S4"),
-            ("version", "<u4"),
-            *((key, "<i4") for key in _MODEL),
-            ("eps", "<f4"),
-            ("block", "<i4"),
-        ],
-        *[*((key, "<i4") for key in _TOKENIZER), ("blob_bytes", "<u8")],
-    ]
+    [("magic", "S4"), ("version", "<u4")]
+    + [(key, "<i4") for key in _SIZES]
+    + [("eps", "<f4"), ("block", "<i4"), ("pieces", "<i4")]
+    + [(key, "<i4") for key in _SPECIAL]
+    + [("blob_bytes", "<u8")]
 )
 _ENTRY = np.dtype([("kind", "u1"), ("elements", "<u4"), ("offset", "<u8"), ("bytes", "<u8")])
 _BLOCK = np.dtype([("scale", "<f2"), ("codes", "u1", 16)])  # 18 bytes for 32 weights
@@ -61,6 +54,18 @@ _LAYER_NAMES = {
     "fi": "intermediate.dense",
     "fo": "output.dense",
     "oln": "output.LayerNorm",
+}
+_CONFIG_NAMES = {
+    "hidden_size": "hidden",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "feed_forward",
+    "vocab_size": "rows",
+    "max_position_embeddings": "positions",
+    "type_vocab_size": "types",
+    "pad_token_id": "pad",
+    "bos_token_id": "bos",
+    "eos_token_id": "eos",
 }
 _EMBEDDING_NAMES = {
     "word": "word_embeddings",
@@ -147,30 +152,37 @@ def read_packed(path: Path) -> PackedModel:
             " blocks of 32"
         )
 
-    count, at = header["pieces"], _HEADER.itemsize
-    offsets = data[at : (at := at + 4 * (count + 1))].view("<u4")
-    scores = data[at : (at := at + 4 * count)].view("<f4").tolist()
-    blob = data[at : (at := at + header["blob_bytes"])].tobytes()
-    texts = [blob[start:end].decode() for start, end in pairwise(offsets)]
-    at += 8 + int(data[at + 4 : at + 8].view("<u4")[0])  # entries, bytes, then the map itself
+    at = _HEADER.itemsize
 
-    tensors = int(data[at : (at := at + 4)].view("<i4")[0])
+    def take(count: int, kind: str) -> np.ndarray:
+        """Return the next `count` values and step over them."""
+        nonlocal at
+        found = data[at : at + count * np.dtype(kind).itemsize].view(kind)
+        at += found.nbytes
+        return found
+
+    # 1. The pieces: where each ends in the texts, its score, the texts end to end.
+    offsets = take(header["pieces"] + 1, "<u4")
+    scores = take(header["pieces"], "<f4").tolist()
+    blob = take(header["blob_bytes"], "u1").tobytes()
+    texts = [blob[start:end].decode() for start, end in pairwise(offsets)]
+
+    # 2. The normalisation map: its entries, its bytes, then the map itself.
+    _, skipped = take(2, "<u4")
+    take(int(skipped), "u1")
+
+    # 3. The tensors: a directory of names, kinds and places.
     weights = {}
-    for _ in range(tensors):
-        length = int(data[at : (at := at + 2)].view("<u2")[0])
-        name = data[at : (at := at + length)].tobytes().decode()
-        entry = data[at : (at := at + _ENTRY.itemsize)].view(_ENTRY)[0]
+    for _ in range(int(take(1, "<i4")[0])):
+        name = take(int(take(1, "<u2")[0]), "u1").tobytes().decode()
+        entry = take(_ENTRY.itemsize, "u1").view(_ENTRY)[0]
         raw = data[int(entry["offset"]) : int(entry["offset"] + entry["bytes"])]
         flat = dequantise(raw) if entry["kind"] == 1 else raw.view("<f4").astype(np.float32)
-        weights[_bert_name(name)] = flat[: entry["elements"]]
-    for name, flat in weights.items():
-        if name.endswith(".weight") and "LayerNorm" not in name:
-            columns = (
-                header["feed_forward"]
-                if name.endswith(".output.dense.weight") and "attention" not in name
-                else header["hidden"]
-            )
-            weights[name] = flat.reshape(-1, columns)
+        flat = flat[: entry["elements"]]
+        _, module, *kind = name.split(".")
+        if kind != ["b"] and not module.endswith("ln"):  # a matrix; others are a bias or a norm
+            flat = flat.reshape(-1, header["feed_forward" if module == "fo" else "hidden"])
+        weights[_bert_name(name)] = flat
     return PackedModel(header, list(zip(texts, scores, strict=True)), weights)
 
 
@@ -237,86 +249,23 @@ def _bert_name(name: str) -> str:
 
 
 def _write_folder(packed: PackedModel, folder: Path) -> None:
+    """Write weights, tokenizer and the settings of `bundled.json` with the file's sizes put in.
+
+    There the tokenizer has the generic class, since XLMRobertaTokenizer would rebuild the
+    normaliser from a map that the folder has not, and BERT has no pooler, since the file has none
+    and a random one would be made.
+    """
     from safetensors.numpy import save_file
 
-    header = packed.header
     save_file(packed.weights, folder / "model.safetensors", metadata={"format": "pt"})
     build_tokenizer(packed.pieces).save(str(folder / "tokenizer.json"), pretty=False)
-    special = {
-        "bos": "<s>",
-        "cls": "<s>",
-        "eos": "</s>",
-        "sep": "</s>",
-        "pad": "<pad>",
-        "unk": "<unk>",
-        "mask": "<mask>",
-    }
-    dense = {"method": "forward", "method_output_name": "last_hidden_state"}
-    documents: dict[str, Any] = {
-        "config.json": {
-            "architectures": ["BertModel"],
-            "model_type": "bert",
-            "hidden_size": header["hidden"],
-            "num_hidden_layers": header["layers"],
-            "num_attention_heads": header["heads"],
-            "intermediate_size": header["feed_forward"],
-            "vocab_size": header["rows"],
-            "max_position_embeddings": header["positions"],
-            "type_vocab_size": header["types"],
-            "layer_norm_eps": float(f"{header['eps']:.6g}"),
-            "hidden_act": "gelu",
-            "hidden_dropout_prob": 0.1,
-            "attention_probs_dropout_prob": 0.1,
-            "initializer_range": 0.02,
-            "pad_token_id": header["pad"],
-            "bos_token_id": header["bos"],
-            "eos_token_id": header["eos"],
-            "dtype": "float32",
-        },
-        "tokenizer_config.json": {
-            # The generic class: XLMRobertaTokenizer would rebuild the normaliser from a map that is
-            # not in this file.
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": MAX_TOKENS,
-            "model_input_names": ["input_ids", "attention_mask"],
-            **{f"{key}_token": text for key, text in special.items()},
-        },
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-            {
-                "idx": 1,
-                "name": "1",
-                "path": "1_Pooling",
-                "type": "sentence_transformers.models.Pooling",
-            },
-            {
-                "idx": 2,
-                "name": "2",
-                "path": "2_Normalize",
-                "type": "sentence_transformers.models.Normalize",
-            },
-        ],
-        "sentence_bert_config.json": {
-            "max_seq_length": MAX_TOKENS,
-            "modality_config": {"text": dense},
-            "module_output_name": "token_embeddings",
-            # The file has no pooler: without this, BERT would get a random one that nothing reads.
-            "model_kwargs": {"add_pooling_layer": False},
-        },
-        "config_sentence_transformers.json": {
-            "model_type": "SentenceTransformer",
-            "prompts": {"query": "query: ", "passage": "passage: ", "document": "passage: "},
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
-        },
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": header["hidden"],
-            "pooling_mode_mean_tokens": True,
-        },
-    }
-    (folder / "1_Pooling").mkdir()
     (folder / "2_Normalize").mkdir()
+
+    header = packed.header
+    documents = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    documents["1_Pooling/config.json"]["word_embedding_dimension"] = header["hidden"]
+    documents["config.json"] |= {name: header[ours] for name, ours in _CONFIG_NAMES.items()}
+    documents["config.json"]["layer_norm_eps"] = float(f"{header['eps']:.6g}")
     for name, content in documents.items():
-        (folder / name).write_text(
-            json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
-        )
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -97,10 +97,8 @@ def measure(hidden: int, wide: int) -> Rates:
     from torch.nn import Linear, Sequential
 
     with torch.random.fork_rng(devices=[]):  # a training's random numbers stay what they were
-        layers, rows = (
-            Sequential(Linear(hidden, wide), Linear(wide, hidden)),
-            torch.randn(TOKENS, hidden),
-        )
+        layers = Sequential(Linear(hidden, wide), Linear(wide, hidden))
+        rows = torch.randn(TOKENS, hidden)
     seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -127,10 +125,9 @@ def _kept_rates(name: str, shape: tuple[int, int], folder: Path) -> Rates:
     """
     import torch
 
-    capability = torch.backends.cpu.get_cpu_capability()
     key = {
         "processor": name,
-        "cpu_capability": capability,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "shape": shape,
     }
