@@ -17,15 +17,16 @@ from xir_lib.metrics.ranks import IntArray, RelevantRanks
 
 
 def own_language(queries: pd.DataFrame, languages: Sequence[str]) -> NDArray[np.bool_]:
-    """Say which language is the query's, (n_queries, n_langs); none where the pool lacks it."""
-    return queries["lang"].to_numpy()[:, None] == np.asarray(languages, dtype=object)
+    """Say which language is the query's, (n_queries, n_langs)."""
+    codes = pd.Index(languages).get_indexer(pd.Index(queries["lang"]))  # -1 where the pool lacks it
+    return codes[:, None] == np.arange(len(languages))
 
 
 def relevant_per_language(ranks: RelevantRanks) -> IntArray:
     """Count the relevant passages, (n_queries, n_langs)."""
-    counts = np.zeros((ranks.n_queries, len(ranks.pool_sizes)), dtype=np.int64)
-    np.add.at(counts, (ranks.query_index, ranks.doc_lang), 1)
-    return counts
+    shape = ranks.n_queries, len(ranks.pool_sizes)
+    cell = np.ravel_multi_index((ranks.query_index, ranks.doc_lang), shape)
+    return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def last_rank_own_first(

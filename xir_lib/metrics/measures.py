@@ -124,7 +124,7 @@ def places(keys: IntArray, values: NDArray[np.number]) -> NDArray[np.int64]:
 def first_rank(query: IntArray, rank: IntArray, n_queries: int) -> Values:
     """Return the best rank of every query, (n_queries,), infinite where it has none."""
     first = np.full(n_queries, np.inf)
-    np.minimum.at(first, query, rank)
+    np.minimum.at(first, query, rank.astype(np.float64))  # unlike types are slow
     return first
 
 
