@@ -198,7 +198,7 @@ def test_task_judges_the_own_fact_in_every_language() -> None:
 
 def test_two_processes_with_different_hash_seeds_agree() -> None:
     code = (
-        "import hashlib; from xir_lib.corpora import atlas; t = atlas.load_pairs('train', ['en',"
+        "import hashlib; from xir_lib.data import atlas; t = atlas.load_pairs('train', ['en',"
         " 'yo']).table.to_pylist(); print(hashlib.sha256(repr(t).encode()).hexdigest())"
     )
     digests = {
