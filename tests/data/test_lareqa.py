@@ -1,4 +1,4 @@
-"""XQuAD-R and MLQA-R against published counts (with XIR_DATA) and small files worked out by hand."""
+"""XQuAD-R and MLQA-R against published counts (with XIR_DATA) and small files made by hand."""
 
 import json
 import shutil
