@@ -4,6 +4,7 @@ cache.
 
 import atexit
 import os
+from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
@@ -29,3 +30,12 @@ def _float32_is_faster() -> None:
     pytest.MonkeyPatch().setattr(
         precision, "measure", lambda *shape: {"float32": 2.0, "bfloat16": 1.0}
     )
+
+
+@pytest.fixture
+def real() -> Path:
+    """Return the data folder with the real files, which XIR_DATA names, or skip."""
+    folder = Path(os.environ.get("XIR_DATA", "/nowhere"))
+    if not all((folder / name).is_dir() for name in ("xquad-r", "mlqa-r", "mlqa-v1", "belebele")):
+        pytest.skip("XIR_DATA names no folder with xquad-r, mlqa-r, mlqa-v1 and belebele")
+    return folder

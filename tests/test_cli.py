@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pytest
 from safetensors.torch import load_file, save_file
-from test_beir import parts as beir_parts
-from test_beir import write as write_beir
 from test_study import hub_xlm_roberta
 from tiny import build_tiny
 from toy import IDS, toy_pairs, toy_task
+from toy_files import beir_parts, write_beir
 
 from xir_lib.cli import main
 from xir_lib.data.records import PARAGRAPH, RetrievalTask

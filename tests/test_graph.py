@@ -210,8 +210,8 @@ def write_corpus(folder: Path) -> None:
             "corpus/docs-0.jsonl.gz",
             gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()),
         ),
-        (miracl.split_file("sw", "topics", "dev"), topics.encode()),
-        (miracl.split_file("sw", "qrels", "dev"), qrels.encode()),
+        ("topics/topics.miracl-v1.0-sw-dev.tsv", topics.encode()),
+        ("qrels/qrels.miracl-v1.0-sw-dev.tsv", qrels.encode()),
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

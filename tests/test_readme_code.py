@@ -19,9 +19,9 @@ import torch
 import typer
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from test_corpora import paragraph, write
 from tiny import build_tiny
 from toy import IDS, toy_pairs
+from toy_files import paragraph, write_squad
 from typer.testing import CliRunner
 
 from xir_lib.cli import UsageError, app
@@ -123,7 +123,7 @@ def test_the_commands_of_the_blocks_run(
             [paragraph(f"{name}. c {name}.", [[0, 4], [5, 11]], (name, f"{name} a", 0))]
             for name in IDS[:8]  # of three characters each
         ]
-        write(tmp_path / "data" / "xquad-r" / f"{lang}.json", *articles)
+        write_squad(tmp_path / "data" / "xquad-r" / f"{lang}.json", *articles)
     rows = toy_pairs().table.select(["pair_id", "lang", "query", "passage"]).to_pylist()
     Path("my_pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = [words for name, *words in calls if name == "xir" and words[0] != "data"]  # no download

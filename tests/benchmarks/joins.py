@@ -24,7 +24,6 @@ from xir_lib.data.records import RetrievalTask
 from xir_lib.encoders.encoder import Encoder
 from xir_lib.evaluation.evaluate import evaluate
 from xir_lib.evaluation.systems import Dense
-from xir_lib.paths import data_dir
 from xir_lib.record import environment, write_json
 from xir_lib.study import miracl_tables
 
@@ -60,9 +59,7 @@ def main() -> None:
     given = parser.parse_args()
     task = fewer_passages(miracl.load_task("yo"), given.passages, seed=0)
     kept = set(task.passages["doc_id"].to_pylist())
-    corpus = miracl.stream_passages(
-        [data_dir() / miracl.folder_name("yo") / name for name in miracl.corpus_files("yo")]
-    )
+    corpus = miracl.stream_passages(miracl.required_files("yo")[:-2])
     passages = {passage.doc_id: passage for passage in corpus if passage.doc_id in kept}
     tasks = {name: joined(task, passages, join) for name, join in JOINS.items()}
     assert tasks["none"].passages.equals(task.passages)

@@ -9,45 +9,19 @@ from typing import Any
 
 import pytest
 from toy import toy_task
+from toy_files import Rows, beir_parts, write_beir
 
 from xir_lib.data import beir, rows
 from xir_lib.data.readers import load_pairs
 from xir_lib.data.tasks import load_task
 from xir_lib.errors import InputError
 
-Rows = list[dict[str, Any]]
-
-
-def parts() -> tuple[Rows, Rows, list[str]]:
-    """The toy task in the words of a BEIR folder."""
-    task = toy_task()
-    corpus = [
-        {"_id": r["doc_id"], "lang": r["lang"], "text": r["text"]}
-        for r in task.passages.to_pylist()
-    ]
-    queries = [{"_id": r.pop("query_id"), **r} for r in task.queries.to_pylist()]
-    qrels = [
-        "query-id\tcorpus-id\tscore",
-        *(f"{r['query_id']}\t{r['doc_id']}\t1" for r in task.qrels.to_pylist()),
-    ]
-    return corpus, queries, qrels
-
-
-def write(folder: Path, corpus: Rows, queries: Rows, qrels: list[str]) -> Path:
-    (folder / "qrels").mkdir(parents=True)
-    for name, entries in (("corpus", corpus), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in entries), encoding="utf-8"
-        )
-    (folder / "qrels" / "test.tsv").write_text("\n".join(qrels) + "\n", encoding="utf-8")
-    return folder
-
 
 def test_a_task_comes_back_as_it_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "BLOCK", 7)  # 60 records in several blocks, the last not full
-    folder = write(tmp_path / "toy", *parts())
+    folder = write_beir(tmp_path / "toy", *beir_parts())
     task, expected = load_task(str(folder)), toy_task()
     assert task.name == "toy"
     for part in ("queries", "passages", "qrels"):
@@ -69,7 +43,7 @@ def test_titles_own_groups_and_queries_of_another_split(
     ]
     with caplog.at_level(logging.WARNING):
         task = beir.load_task(
-            write(
+            write_beir(
                 tmp_path / "own",
                 corpus,
                 queries,
@@ -112,7 +86,7 @@ BROKEN: list[tuple[str, int, Any, str]] = [
 def test_errors_name_the_line(
     tmp_path: Path, file: str, line: int, wrong: Any, message: str
 ) -> None:
-    folder = write(tmp_path / "bad", *parts())
+    folder = write_beir(tmp_path / "bad", *beir_parts())
     lines = (folder / file).read_text().split("\n")
     whole = {"_id": "x", "lang": "xx", "text": "a"}
     lines[line - 1] = json.dumps(whole | wrong) if isinstance(wrong, dict) else wrong
@@ -136,9 +110,9 @@ def test_errors_name_the_line(
     ],
 )
 def test_what_is_empty_or_missing(tmp_path: Path, part: int, message: str) -> None:
-    changed: list[Any] = list(parts())
+    changed: list[Any] = list(beir_parts())
     changed[part] = changed[part][:1] if part == 2 else []
-    folder = write(tmp_path / "a", *changed)
+    folder = write_beir(tmp_path / "a", *changed)
     with pytest.raises(InputError, match=message):
         beir.load_task(folder)
     (folder / "qrels" / "test.tsv").unlink()
@@ -164,7 +138,7 @@ def training(
     ]
     asked = queries or [{"_id": f"q{n}", "text": f"Frage {n}"} for n in (1, 2, 3, 4)]
     judged = ["query-id\tcorpus-id\tscore", *(default if qrels is None else qrels)]
-    write(folder, corpus or documents, asked, judged)
+    write_beir(folder, corpus or documents, asked, judged)
     (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "train.tsv")
     return folder
 

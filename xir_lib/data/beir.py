@@ -172,7 +172,7 @@ def _texts(path: Path, line_of: dict[str, int], schema: pa.Schema) -> pa.Table:
                 text = needed(record, "text", place, RULE)
                 yield [name, pair_id, lang, text, text_of(record, "group", place) or pair_id]
 
-    table = table_of(rows(), schema)
+    table = table_of(rows(), schema, whole=False)
     if not table.num_rows:
         raise InputError(
             f"{path} holds no record; write one JSON object a line with _id, lang and text"

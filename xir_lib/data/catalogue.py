@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from xir_lib.data import squad
 from xir_lib.errors import InputError
-from xir_lib.paths import data_dir
+from xir_lib.paths import data_dir, require
 
 RECORD = "checksums.sha256"  # in a data set's folder, as `sha256sum` writes it: what the Hub told
 
@@ -174,3 +174,13 @@ def recorded(folder: Path) -> dict[str, str]:
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = (line.split(maxsplit=1) for line in text.splitlines())
     return {found[1]: found[0] for found in lines if len(found) == 2}
+
+
+def file_of(name: str, path: str, folder: Path | None = None) -> Path:
+    """Return the place of a file that a data set must have; if it lacks it, say how to get it.
+
+    `folder` is the data set's own; by default, its folder in the data folder.
+    """
+    folder = folder_of(name) if folder is None else Path(folder)
+    above = f"set XIR_DATA to the folder above {folder.name}"
+    return require(folder / path, f"`xir data get {name}` downloads it, or {above}")

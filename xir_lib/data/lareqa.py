@@ -14,34 +14,26 @@ from pathlib import Path
 import pyarrow as pa
 
 from xir_lib.data import squad
-from xir_lib.data.records import (
-    PAIR_SCHEMA,
-    PARAGRAPH,
-    PASSAGE_SCHEMA,
-    QREL_SCHEMA,
-    QUERY_SCHEMA,
-    PairTable,
-    RetrievalTask,
-)
+from xir_lib.data.catalogue import file_of, folder_of
+from xir_lib.data.parallel import task_from_rows
+from xir_lib.data.records import PAIR_SCHEMA, PASSAGE_SCHEMA, PairTable, RetrievalTask
+from xir_lib.data.rows import table_of
 from xir_lib.data.splits import components
 from xir_lib.errors import InputError
-from xir_lib.paths import data_dir
 
 LANGUAGES = {
     "xquad-r": ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh"),
     "mlqa-r": ("ar", "de", "en", "es", "hi", "vi", "zh"),
 }
-
-
 SPLITS = ("train", "test")
 TASKS = ("xquad-r", "xquad-r-test", "mlqa-r")
 CONTEXT = "-context"
-WITH_CONTEXT = tuple(
-    f"{name}{CONTEXT}" for name in TASKS
-)  # the same with sentences that are embedded with their paragraph
-TEST_ARTICLES = (
-    16  # of XQuAD-R's 48; never change: models trained on the others are judged on these
-)
+# the same with sentences that are embedded with their paragraph
+WITH_CONTEXT = tuple(f"{name}{CONTEXT}" for name in TASKS)
+# of XQuAD-R's 48; never change: models trained on the others are judged on these
+TEST_ARTICLES = 16
+
+_Passage = tuple[str, str, str, str]  # doc_id, language, sentence, paragraph
 
 
 def load_task(
@@ -70,36 +62,13 @@ def load_task(
     paragraph, which LAReQA's own encoders read as well; the places, ids and judgements are the
     same.
     """
-    passages, answered = _read(name, languages, folder, split, context=context)
-    docs_of: dict[str, list[str]] = {}
-    for row in answered:
-        docs_of.setdefault(row["pair_id"], []).append(row["passage_id"])
-    judgements = [
-        (_query_id(row), doc_id) for row in answered for doc_id in docs_of[row["pair_id"]]
-    ]
-    return RetrievalTask(
-        f"{name}{f'-{split}' if split else ''}{CONTEXT if context else ''}",
-        queries=pa.table(
-            {
-                "query_id": [_query_id(row) for row in answered],
-                "pair_id": [row["pair_id"] for row in answered],
-                "lang": [row["lang"] for row in answered],
-                "text": [row["query"] for row in answered],
-                "group": [row["group"] for row in answered],
-                "paragraph": [row["paragraph"] for row in answered],
-            },
-            schema=QUERY_SCHEMA.append(PARAGRAPH),
-        ),
-        passages=pa.Table.from_pylist(passages, schema=PASSAGE_SCHEMA),
-        qrels=pa.table(
-            {
-                "query_id": [query_id for query_id, _ in judgements],
-                "doc_id": [doc_id for _, doc_id in judgements],
-                "relevance": [1] * len(judgements),
-            },
-            schema=QREL_SCHEMA,
-        ),
+    passages, answered = _read(name, languages, folder, split)
+    texts = (
+        (doc_id, lang, f"{text} {paragraph}" if context else text)
+        for doc_id, lang, text, paragraph in passages
     )
+    full = f"{name}{f'-{split}' if split else ''}{CONTEXT if context else ''}"
+    return task_from_rows(full, answered, texts)
 
 
 def load_pairs(
@@ -123,36 +92,17 @@ def load_paragraphs(name: str, folder: Path | None = None) -> pa.Table:
     """Return the whole paragraphs as passages (`PASSAGE_SCHEMA`): of XQuAD-R 240 in each of 11
     languages.
     """
-    folder = data_dir() / name if folder is None else Path(folder)
-    _refuse_missing(name, LANGUAGES[name], folder)
-    rows = [
-        {
-            "doc_id": f"{name}-{paragraph.article:03d}-{paragraph.number:02d}-{lang}",
-            "lang": lang,
-            "text": paragraph.context,
-        }
+    rows = (
+        (f"{name}-{paragraph.article:03d}-{paragraph.number:02d}-{lang}", lang, paragraph.context)
         for lang in LANGUAGES[name]
-        for paragraph in squad.read(folder / f"{lang}.json", sentences=False)
-    ]
-    return pa.Table.from_pylist(rows, schema=PASSAGE_SCHEMA)
-
-
-def _refuse_missing(name: str, wanted: Sequence[str], folder: Path) -> None:
-    if missing := [f"{lang}.json" for lang in wanted if not (folder / f"{lang}.json").exists()]:
-        raise InputError(
-            f"{folder} lacks {', '.join(missing)}; `xir data get {name}` downloads them, or set"
-            " XIR_DATA to the folder above it"
-        )
+        for paragraph in squad.read(file_of(name, f"{lang}.json", folder), sentences=False)
+    )
+    return table_of(rows, PASSAGE_SCHEMA)
 
 
 def _read(
-    name: str,
-    languages: Sequence[str] | None,
-    folder: Path | None,
-    split: str | None = None,
-    *,
-    context: bool = False,
-) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    name: str, languages: Sequence[str] | None, folder: Path | None, split: str | None
+) -> tuple[list[_Passage], list[dict[str, str]]]:
     """Return passages and answered questions of the languages, in the order of language and file.
 
     Every file there is is read, so that `group` does not depend on the languages asked for.
@@ -164,62 +114,56 @@ def _read(
         )
     if name not in LANGUAGES:
         raise InputError(f"unknown data set {name!r}; known: {', '.join(sorted(LANGUAGES))}")
-    folder = data_dir() / name if folder is None else Path(folder)
-    wanted = sorted(set(LANGUAGES[name] if languages is None else languages))
-    if not wanted or set(wanted) - set(LANGUAGES[name]):
+    known = LANGUAGES[name]
+    wanted = set(known if languages is None else languages)
+    if not wanted or wanted - set(known):
         raise InputError(
-            f"{name}: languages {wanted} asked for; there are {', '.join(LANGUAGES[name])}"
+            f"{name}: languages {sorted(wanted)} asked for; there are {', '.join(known)}"
         )
-    _refuse_missing(name, wanted, folder)
-    there = [lang for lang in LANGUAGES[name] if (folder / f"{lang}.json").exists()]
-    passages: list[dict[str, str]] = []
+    passages: list[_Passage] = []
     answered: list[dict[str, str]] = []
-    ids: list[str] = []
-    articles: list[str] = []
-    paragraphs: list[str] = []
-    for lang in there:
-        for paragraph in squad.read(folder / f"{lang}.json", sentences=True):
-            place = f"{paragraph.article:03d}-{paragraph.number:02d}"
-            doc_ids = [
-                f"{place}-{position:02d}-{lang}" for position in range(len(paragraph.sentences))
+    asked: list[tuple[str, str, str]] = []  # id, article and paragraph of every question
+    own = folder_of(name) if folder is None else Path(folder)
+    for lang in known:
+        if lang not in wanted and not (own / f"{lang}.json").exists():
+            continue
+        for paragraph in squad.read(file_of(name, f"{lang}.json", own), sentences=True):
+            article = f"{paragraph.article:03d}"
+            place = f"{article}-{paragraph.number:02d}"
+            asked += [
+                (each.pair_id, f"{article}-{lang}", f"{place}-{lang}")
+                for each in paragraph.questions
             ]
-            ids += [question.pair_id for question in paragraph.questions]
-            articles += [f"{paragraph.article}-{lang}"] * len(paragraph.questions)
-            paragraphs += [f"{place}-{lang}"] * len(paragraph.questions)
             if lang not in wanted:
                 continue
-            passages += [
-                {
-                    "doc_id": doc_id,
-                    "lang": lang,
-                    "text": f"{text} {paragraph.context}" if context else text,
-                }
-                for doc_id, text in zip(doc_ids, paragraph.sentences, strict=True)
-            ]
-            answered += [
-                {
-                    "pair_id": question.pair_id,
-                    "lang": lang,
-                    "query": question.text,
-                    "passage_id": doc_ids[question.sentence],
-                    "passage": paragraph.sentences[question.sentence],
-                }
-                for question in paragraph.questions
-                if question.sentence is not None
-            ]
+            texts = {
+                f"{place}-{position:02d}-{lang}": text
+                for position, text in enumerate(paragraph.sentences)
+            }
+            passages += [(key, lang, text, paragraph.context) for key, text in texts.items()]
+            for question in paragraph.questions:
+                doc_id = f"{place}-{question.sentence:02d}-{lang}"
+                answered.append(
+                    {
+                        "pair_id": question.pair_id,
+                        "lang": lang,
+                        "query": question.text,
+                        "passage_id": doc_id,
+                        "passage": texts[doc_id],
+                    }
+                )
+    ids, articles, paragraphs = ([values[k] for values in asked] for k in range(3))
     group_of, paragraph_of = components(ids, articles), components(ids, paragraphs)
     for row in answered:
         row |= {"group": group_of[row["pair_id"]], "paragraph": paragraph_of[row["pair_id"]]}
-    return (
-        (passages, answered)
-        if split is None
-        else _part(passages, answered, split, set(group_of.values()))
-    )
+    if split is None:
+        return passages, answered
+    return _part(passages, answered, split, set(group_of.values()))
 
 
 def _part(
-    passages: list[dict[str, str]], answered: list[dict[str, str]], split: str, groups: set[str]
-) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    passages: list[_Passage], answered: list[dict[str, str]], split: str, groups: set[str]
+) -> tuple[list[_Passage], list[dict[str, str]]]:
     """Keep one side's articles; in XQuAD-R an article has the same position in every language, and
     `doc_id` begins with it.
     """
@@ -227,8 +171,4 @@ def _part(
     kept = set(by_hash[:TEST_ARTICLES] if split == "test" else by_hash[TEST_ARTICLES:])
     answered = [row for row in answered if row["group"] in kept]
     articles = {row["passage_id"].split("-")[0] for row in answered}
-    return [row for row in passages if row["doc_id"].split("-")[0] in articles], answered
-
-
-def _query_id(row: dict[str, str]) -> str:
-    return f"{row['pair_id']}-{row['lang']}"
+    return [row for row in passages if row[0].split("-")[0] in articles], answered

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xir_lib.data import squad
+from xir_lib.data.catalogue import file_of
 from xir_lib.data.records import PAIR_SCHEMA, PASSAGE_SCHEMA, PairTable
+from xir_lib.data.rows import table_of
 from xir_lib.data.splits import components
 from xir_lib.errors import InputError
-from xir_lib.paths import data_dir, require
 
 QUERY_LANGS = {  # of the files with this passage language
     "de": ("ar", "es", "hi", "vi", "zh"),
@@ -27,6 +28,8 @@ QUERY_LANGS = {  # of the files with this passage language
     "zh": ("ar", "de", "es", "hi", "vi"),
 }
 CORE_LANGUAGES = ("de", "es", "vi", "zh")
+
+Key = tuple[str, str]  # id and language
 
 
 def file_name(doc_lang: str, query_lang: str) -> str:
@@ -44,45 +47,33 @@ def load_pairs(folder: Path | None = None) -> PairTable:
     text and the language. `group` is the connected component of ids that share a passage in any
     language (8,499 of them).
     """
-    folder = data_dir() / "mlqa-v1" if folder is None else Path(folder)
-    queries: dict[tuple[str, str], str] = {}
-    passages: dict[tuple[str, str], str] = {}
+    queries: dict[Key, str] = {}
+    passages: dict[Key, str] = {}
     for doc_lang, query_langs in QUERY_LANGS.items():
         for query_lang in query_langs:
-            path = folder / file_name(doc_lang, query_lang)
-            require(
-                path,
-                "`xir data get mlqa-v1` downloads it, or set XIR_DATA to the folder above mlqa-v1",
-            )
+            path = file_of("mlqa-v1", file_name(doc_lang, query_lang), folder)
             for paragraph in squad.read(path, sentences=False):
                 for question in paragraph.questions:
-                    _put(queries, (question.pair_id, query_lang), question.text, "question", path)
-                    _put(passages, (question.pair_id, doc_lang), paragraph.context, "passage", path)
-    keys = sorted(queries.keys() | passages.keys())
-    passage_ids = {key: _passage_id(text, key[1]) for key, text in passages.items()}
-    group_of = components([pair_id for pair_id, _ in passage_ids], list(passage_ids.values()))
-    columns = {
-        "pair_id": [pair_id for pair_id, _ in keys],
-        "lang": [lang for _, lang in keys],
-        "query": [queries.get(key) for key in keys],
-        "passage_id": [passage_ids.get(key) for key in keys],
-        "passage": [passages.get(key) for key in keys],
-        "group": [group_of[pair_id] for pair_id, _ in keys],
+                    _put(queries, (question.pair_id, query_lang), question.text, path)
+                    _put(passages, (question.pair_id, doc_lang), paragraph.context, path)
+    passage_ids = {
+        key: f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{key[1]}"
+        for key, text in passages.items()
     }
-    return PairTable(pa.table(columns, schema=PAIR_SCHEMA))
+    group_of = components([pair_id for pair_id, _ in passage_ids], list(passage_ids.values()))
+    rows = (
+        (*key, queries.get(key), passage_ids.get(key), passages.get(key), group_of[key[0]])
+        for key in sorted(queries.keys() | passages.keys())
+    )
+    return PairTable(table_of(rows, PAIR_SCHEMA))
 
 
 def load_paragraphs(folder: Path | None = None) -> pa.Table:
     """Return the distinct passages of `load_pairs` (`PASSAGE_SCHEMA`): 14,580 in four languages."""
-    held = load_pairs(folder).table.select(["passage_id", "lang", "passage"]).drop_null()
-    distinct = held.group_by(["passage_id", "lang", "passage"], use_threads=False).aggregate(
-        []
-    )  # in order of appearance
-    return (
-        distinct.select(["passage_id", "lang", "passage"])
-        .rename_columns(PASSAGE_SCHEMA.names)
-        .cast(PASSAGE_SCHEMA)
-    )
+    names = ["passage_id", "lang", "passage"]
+    held = load_pairs(folder).table.select(names).drop_null()
+    distinct = held.group_by(names, use_threads=False).aggregate([])
+    return distinct.select(names).rename_columns(PASSAGE_SCHEMA.names).cast(PASSAGE_SCHEMA)
 
 
 def core(
@@ -98,40 +89,29 @@ def core(
     cross-language pairs; `query_langs` names those to keep instead: with the four core languages
     16,580 cross-language pairs are left, and as many same-language ones.
     """
-    _refuse_unknown(languages, pairs.languages)
     table = pairs.table
-    both = pc.and_(pc.is_valid(table["query"]), pc.is_valid(table["passage_id"]))
-    usable = table.filter(pc.and_(both, pc.is_in(table["lang"], pa.array(languages, pa.string()))))
+    there = pairs.select(languages=list(languages)).table
+    usable = there.filter(pc.and_(pc.is_valid(there["query"]), pc.is_valid(there["passage_id"])))
     counts = usable.group_by("pair_id").aggregate([("lang", "count")])
     ids = counts.filter(pc.greater_equal(counts["lang_count"], 2))["pair_id"].combine_chunks()
     table = table.filter(pc.is_in(table["pair_id"], ids))
     if query_langs is not None:
-        _refuse_unknown(query_langs, pairs.languages)
+        if unknown := sorted(set(query_langs) - set(pairs.languages)):
+            raise InputError(
+                f"unknown language {', '.join(unknown)}; these pairs have"
+                f" {', '.join(pairs.languages)}"
+            )
         keep = pc.is_in(table["lang"], pa.array(query_langs, pa.string()))
-        position = table.schema.get_field_index("query")
-        table = table.set_column(
-            position, PAIR_SCHEMA.field("query"), pc.if_else(keep, table["query"], None)
-        )
+        queries = pc.if_else(keep, table["query"], None)
+        place = table.schema.get_field_index("query")
+        table = table.set_column(place, PAIR_SCHEMA.field("query"), queries)
         table = table.filter(pc.or_(pc.is_valid(table["query"]), pc.is_valid(table["passage_id"])))
     return PairTable(table)
 
 
-def _put(
-    texts: dict[tuple[str, str], str], key: tuple[str, str], text: str, what: str, path: Path
-) -> None:
+def _put(texts: dict[Key, str], key: Key, text: str, path: Path) -> None:
     if texts.setdefault(key, text) != text:
         raise InputError(
-            f"{path}: {what} of id {key[0]!r} ({key[1]}) differs from an earlier file's; get the"
+            f"{path}: the text of id {key[0]!r} ({key[1]}) differs from an earlier file's; get the"
             " data set again"
-        )
-
-
-def _passage_id(text: str, lang: str) -> str:
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{lang}"
-
-
-def _refuse_unknown(languages: Sequence[str], known: Sequence[str]) -> None:
-    if unknown := sorted(set(languages) - set(known)):
-        raise InputError(
-            f"unknown language {', '.join(unknown)}; these pairs have {', '.join(known)}"
         )

@@ -147,7 +147,7 @@ def _table(
                 _refuse_wide(unknown, record, place)
             yield [*_row(record, lang, place), int(place.rpartition(" ")[2])]
 
-    table = table_of(rows(), _SCHEMA.append(_NUMBER))
+    table = table_of(rows(), _SCHEMA.append(_NUMBER), whole=False)
     if not table.num_rows:
         raise InputError(f"{source} holds no pairs; one record is an id in a language: {RULE}")
     if unknown:

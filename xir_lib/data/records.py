@@ -8,10 +8,8 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,9 +19,6 @@ from xir_lib.errors import InputError
 from xir_lib.metrics.scores import Judged, tie_order
 from xir_lib.paths import atomic_path, require
 
-if TYPE_CHECKING:
-    pass
-
 PAIR_SCHEMA = pa.schema(
     [
         ("pair_id", pa.string()),  # language-neutral: the same question in every language
@@ -31,31 +26,18 @@ PAIR_SCHEMA = pa.schema(
         ("query", pa.string()),  # null: the id has no question in this language
         ("passage_id", pa.string()),  # null with `passage`; equal for ids that share the passage
         ("passage", pa.string()),
-        (
-            "group",
-            pa.string(),
-        ),  # the unit that splits and resampling keep whole: article, country, component
+        ("group", pa.string()),  # what splits and resampling keep whole: article, country
     ]
 )
-NEGATIVES = pa.field(
-    "negatives", pa.list_(pa.string())
-)  # optional: texts in the row's language that do not answer its id
-DATASET = pa.field(
-    "dataset", pa.string()
-)  # optional: the data set of a row where there are several, each in one stretch
-QUERY_SCHEMA = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("pair_id", pa.string()),
-        ("lang", pa.string()),
-        ("text", pa.string()),
-        ("group", pa.string()),
-    ]
-)
-PARAGRAPH = pa.field(
-    "paragraph", pa.string()
-)  # optional: a finer unit inside the group, for sensitivity checks
-PASSAGE_SCHEMA = pa.schema([("doc_id", pa.string()), ("lang", pa.string()), ("text", pa.string())])
+# Optional: texts in the row's language that do not answer its id; then the data set of a row where
+# there are several, each in one stretch.
+NEGATIVES = pa.field("negatives", pa.list_(pa.string()))
+DATASET = pa.field("dataset", pa.string())
+
+_QUERY = ("query_id", "pair_id", "lang", "text", "group")
+QUERY_SCHEMA = pa.schema([(name, pa.string()) for name in _QUERY])
+PARAGRAPH = pa.field("paragraph", pa.string())  # optional: a finer unit inside the group
+PASSAGE_SCHEMA = pa.schema([(name, pa.string()) for name in ("doc_id", "lang", "text")])
 QREL_SCHEMA = pa.schema(
     [("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int8())]
 )
@@ -77,11 +59,12 @@ class PairTable:
         optional = [
             field for field in (NEGATIVES, DATASET) if field.name in self.table.column_names
         ]
-        _check_schema(self.table, pa.schema([*PAIR_SCHEMA, *optional]), "pair table")
-        _refuse_nulls(self.table, ["pair_id", "lang", "group"], "pair table")
-        _refuse_duplicates(self.table, ["pair_id", "lang"], "pair table", self.id_codes)
+        what = "pair table"
+        _check_schema(self.table, pa.schema([*PAIR_SCHEMA, *optional]), what)
+        _refuse_nulls(self.table, ["pair_id", "lang", "group"], what)
+        _refuse_duplicates(self.table, ["pair_id", "lang"], what, self.id_codes)
         for column in ("query", "passage"):
-            _refuse_empty(self.table, column, "pair_id", "pair table")
+            _refuse_empty(self.table, column, "pair_id", what)
         neither = pc.and_(self.table["query"].is_null(), self.table["passage"].is_null())
         if pc.any(neither).as_py():
             row = self.table.filter(neither).slice(0, 1).to_pylist()[0]
@@ -102,7 +85,7 @@ class PairTable:
         return self.table["pair_id"].unique().to_pylist()
 
     @cached_property
-    def id_codes(self) -> npt.NDArray[np.int32]:
+    def id_codes(self) -> NDArray[np.int32]:
         """The place of each row's id in `pair_ids`, shape (rows,)."""
         return _codes(self.table["pair_id"])[0]
 
@@ -134,7 +117,17 @@ class PairTable:
         self, *, pair_ids: list[str] | None = None, languages: list[str] | None = None
     ) -> "PairTable":
         """Keep the rows of these ids and languages; an unknown language is refused."""
-        return PairTable(_select(self.table, "pair_id", pair_ids, languages, self.languages))
+        table = self.table
+        if languages is not None:
+            if unknown := sorted(set(languages) - set(self.languages)):
+                raise InputError(
+                    f"unknown language {', '.join(unknown)}; this data has"
+                    f" {', '.join(self.languages)}"
+                )
+            table = table.filter(pc.is_in(table["lang"], pa.array(languages, pa.string())))
+        if pair_ids is not None:
+            table = table.filter(pc.is_in(table["pair_id"], pa.array(pair_ids, pa.string())))
+        return PairTable(table)
 
     def save(self, path: Path) -> None:
         """Write one uncompressed Arrow file, atomically."""
@@ -161,48 +154,39 @@ class RetrievalTask:
     qrels: pa.Table
 
     def __post_init__(self) -> None:
-        finer = PARAGRAPH.name in self.queries.column_names
-        for table, schema, what in (
-            (self.queries, QUERY_SCHEMA.append(PARAGRAPH) if finer else QUERY_SCHEMA, "queries"),
-            (self.passages, PASSAGE_SCHEMA, "passages"),
-            (self.qrels, QREL_SCHEMA, "qrels"),
-        ):
-            _check_schema(table, schema, f"{self.name} {what}")
-            _refuse_nulls(
-                table,
-                [name for name in table.column_names if name not in ("group", PARAGRAPH.name)],
-                f"{self.name} {what}",
-            )
         if not self.passages.num_rows or not self.queries.num_rows:
             raise InputError(
                 f"task {self.name}: {self.queries.num_rows} queries and {self.passages.num_rows}"
                 " passages; both must be > 0"
             )
-        _refuse_duplicates(self.queries, ["query_id"], f"{self.name} queries")
-        _refuse_duplicates(self.passages, ["doc_id"], f"{self.name} passages")
-        _refuse_duplicates(self.qrels, ["query_id", "doc_id"], f"{self.name} qrels")
-        _refuse_empty(self.queries, "text", "query_id", f"{self.name} queries")
-        _refuse_empty(self.passages, "text", "doc_id", f"{self.name} passages")
-        for column, known in (
-            ("query_id", self.queries["query_id"]),
-            ("doc_id", self.passages["doc_id"]),
-        ):
-            unknown = self.qrels.filter(
-                pc.invert(pc.is_in(self.qrels[column], known.combine_chunks()))
-            )
-            if unknown.num_rows:
-                raise InputError(
-                    f"task {self.name}: judged {column} {unknown[column][0].as_py()!r} is not among"
-                    " its texts"
-                )
+        finer = [PARAGRAPH] if PARAGRAPH.name in self.queries.column_names else []
+        parts = {
+            "qrels": (QREL_SCHEMA, ["query_id", "doc_id"]),
+            "queries": (pa.schema([*QUERY_SCHEMA, *finer]), ["query_id"]),
+            "passages": (PASSAGE_SCHEMA, ["doc_id"]),
+        }
+        for part, (schema, keys) in parts.items():
+            table, what = getattr(self, part), f"{self.name} {part}"
+            _check_schema(table, schema, what)
+            given = [name for name in schema.names if name not in ("group", PARAGRAPH.name)]
+            _refuse_nulls(table, given, what)
+            _refuse_duplicates(table, keys, what)
+            if part != "qrels":
+                _refuse_empty(table, "text", keys[0], what)
+                known = table[keys[0]].combine_chunks()
+                unknown = self.qrels.filter(pc.invert(pc.is_in(self.qrels[keys[0]], known)))
+                if unknown.num_rows:
+                    raise InputError(
+                        f"task {self.name}: judged {keys[0]} {unknown[keys[0]][0].as_py()!r} is not"
+                        " among its texts"
+                    )
         relevant = self.qrels.filter(pc.greater(self.qrels["relevance"], 0))["query_id"]
-        bare = self.queries.filter(
-            pc.invert(pc.is_in(self.queries["query_id"], relevant.combine_chunks()))
-        )
-        if bare.num_rows:
+        answered = pc.is_in(self.queries["query_id"], relevant.combine_chunks())
+        bare = self.queries.filter(pc.invert(answered))["query_id"]
+        if len(bare):
             raise InputError(
-                f"task {self.name}: query {bare['query_id'][0].as_py()!r} and {bare.num_rows - 1}"
-                " more have no relevant passage; drop them or judge them"
+                f"task {self.name}: query {bare[0].as_py()!r} and {len(bare) - 1} more have no"
+                " relevant passage; drop them or judge them"
             )
 
     @property
@@ -262,13 +246,9 @@ def _read(path: Path, *, check: bool = False) -> pa.Table:
     """Memory-map a table; `check` looks at every value, such as the bytes of a text, which Arrow
     else takes on trust.
     """
+    require(path, "run the data step first, or name a folder that RetrievalTask.save wrote")
     try:
-        table = feather.read_table(
-            require(
-                path, "run the data step first, or name a folder that RetrievalTask.save wrote"
-            ),
-            memory_map=True,
-        )
+        table = feather.read_table(path, memory_map=True)
         if check:
             table.validate(full=True)
         return table
@@ -287,7 +267,7 @@ def _check_schema(table: pa.Table, schema: pa.Schema, what: str) -> None:
         raise InputError(f"{what}: columns {_types(table.schema)}; expected {_types(schema)}")
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], int]:
+def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], int]:
     """Number the values of a column in order of first appearance; return the numbers, shape
     (rows,), and how many there are.
     """
@@ -296,25 +276,20 @@ def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], int]:
 
 
 def _refuse_duplicates(
-    table: pa.Table, keys: list[str], what: str, first: npt.NDArray[np.int32] | None = None
+    table: pa.Table, keys: list[str], what: str, first: NDArray[np.int32] | None = None
 ) -> None:
-    """Refuse two rows of equal keys; `first` are the codes of the first key, where they are
-    known.
-    """
-    code = (_codes(table[keys[0]])[0] if first is None else first).astype(
-        np.int64
-    )  # of the keys together
-    for key in keys[1:]:
+    """Refuse two rows of equal keys; `first` are the codes of the first key, where known."""
+    code = (_codes(table[keys[0]])[0] if first is None else first).astype(np.int64)
+    for key in keys[1:]:  # one code for the keys together
         codes, count = _codes(table[key])
         code = code * count + codes
     again = pd.Series(code).duplicated().to_numpy()
     if again.any():
         place = int(again.argmax())
         row = table.slice(place, 1).to_pylist()[0]
+        named = ", ".join(f"{key}={row[key]!r}" for key in keys)
         count = int((code == code[place]).sum())
-        raise InputError(
-            f"{what}: {count} rows for {', '.join(f'{k}={row[k]!r}' for k in keys)}; one is allowed"
-        )
+        raise InputError(f"{what}: {count} rows for {named}; one is allowed")
 
 
 def _refuse_nulls(table: pa.Table, columns: list[str], what: str) -> None:
@@ -337,39 +312,20 @@ def _is_empty(texts: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
 
 
 def _refuse_bad_negatives(table: pa.Table) -> None:
-    for block in table.select(["pair_id", "lang", "passage", NEGATIVES.name]).to_batches(
-        max_chunksize=1 << 16
-    ):
-        row_of, texts = (
-            pc.list_parent_indices(block[NEGATIVES.name]),
-            pc.list_flatten(block[NEGATIVES.name]),
-        )
+    columns = table.select(["pair_id", "lang", "passage", NEGATIVES.name])
+    for block in columns.to_batches(max_chunksize=1 << 16):
+        row_of = pc.list_parent_indices(block[NEGATIVES.name])
+        texts = pc.list_flatten(block[NEGATIVES.name])
         empty = pc.fill_null(_is_empty(texts), True)
         own = pc.fill_null(pc.equal(texts, block["passage"].take(row_of)), False)
-        for bad, what in (
-            (empty, "an empty negative"),
-            (own, "its own passage among its negatives"),
-        ):
+        found = {"an empty negative": empty, "its own passage among its negatives": own}
+        for what, bad in found.items():
             if pc.any(bad).as_py():
                 row = block.slice(row_of[bad.index(True).as_py()].as_py(), 1).to_pylist()[0]
                 raise InputError(
                     f"pair table: {what} for pair_id {row['pair_id']!r}, lang {row['lang']!r};"
                     " drop it"
                 )
-
-
-def _select(
-    table: pa.Table, key: str, ids: list[str] | None, languages: list[str] | None, known: list[str]
-) -> pa.Table:
-    if languages is not None:
-        if unknown := sorted(set(languages) - set(known)):
-            raise InputError(
-                f"unknown language {', '.join(unknown)}; this data has {', '.join(known)}"
-            )
-        table = table.filter(pc.is_in(table["lang"], pa.array(languages)))
-    if ids is not None:
-        table = table.filter(pc.is_in(table[key], pa.array(ids, pa.string())))
-    return table
 
 
 def table_digest(pairs: PairTable) -> str:

@@ -114,9 +114,14 @@ def batches_of(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> Iterator[pa.
         yield pa.record_batch(arrays, schema=schema)
 
 
-def table_of(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.Table:
-    """Return rows, values in the order of the schema, as one table."""
-    return pa.Table.from_batches(batches_of(rows, schema), schema=schema)
+def table_of(rows: Iterable[Sequence[Any]], schema: pa.Schema, *, whole: bool = True) -> pa.Table:
+    """Return rows, values in the order of the schema, as one table.
+
+    It is `whole`, of one chunk, on which the order of Arrow's groups depends; a large one, in
+    memory once, stays in its blocks.
+    """
+    table = pa.Table.from_batches(batches_of(rows, schema), schema=schema)
+    return table.combine_chunks() if whole else table
 
 
 def _of_jsonl(path: Path) -> Records:

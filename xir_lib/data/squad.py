@@ -16,13 +16,13 @@ from xir_lib.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question; `sentence` is the position of the answering sentence, None where sentences were
+    """One question; `sentence` is the position of the answering sentence, -1 where sentences were
     not asked for.
     """
 
     pair_id: str
     text: str
-    sentence: int | None
+    sentence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def read(path: Path, *, sentences: bool) -> Iterator[Paragraph]:
                 Question(
                     _field(entry, "id", str, where),
                     _field(entry, "question", str, where),
-                    _answering(entry, spans, where) if sentences else None,
+                    _answering(entry, spans, where) if sentences else -1,
                 )
                 for entry in _field(paragraph, "qas", list, where)
             ]

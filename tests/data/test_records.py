@@ -99,6 +99,8 @@ def test_bad_tasks() -> None:
         RetrievalTask("t", task.queries, task.passages, qrels)
     with pytest.raises(InputError, match="judged doc_id 'ai-xx' is not among its texts"):
         RetrievalTask("t", task.queries, task.passages.slice(1), task.qrels)
+    with pytest.raises(InputError, match="toy qrels: columns query_id string, doc_id string; exp"):
+        RetrievalTask("toy", task.queries, task.passages, task.qrels.drop_columns("relevance"))
     with pytest.raises(InputError, match="60 queries and 0 passages; both must be > 0"):
         RetrievalTask("t", task.queries, task.passages.slice(0, 0), task.qrels)
 

@@ -3,7 +3,6 @@ worked out by hand.
 """
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,6 @@ from xir_lib.errors import InputError
 from xir_lib.paths import REPO
 from xir_lib.study.profile import load_study
 from xir_lib.study.sources import load_training
-
-
-@pytest.fixture
-def real() -> Path:
-    folder = Path(os.environ.get("XIR_DATA", "/nowhere")) / "belebele"
-    if not folder.is_dir():
-        pytest.skip("XIR_DATA names no folder with belebele")
-    return folder
 
 
 def entry(link: str, number: int | str, passage: str, question: str) -> dict[str, Any]:
@@ -100,15 +91,19 @@ def test_pointing_is_decided_by_the_english_question_and_the_pool_stays(folder: 
     ("lang", "entries", "says"),
     [
         ("zu", ZULU[:2], r"1 questions are not in both eng_Latn\.jsonl and zul_Latn\.jsonl"),
-        ("zu", [*ZULU, ZULU[0]], r"zul_Latn\.jsonl, line 4: question 1 on https://a occurs twice"),
+        ("zu", [*ZULU, ZULU[0]], r"zul_Latn\.jsonl line 4: question 1 on https://a occurs twice"),
         (
             "zu",
             [{**ZULU[2], "flores_passage": "okunye"}, *ZULU[:2]],
             r"line 3: another passage for https://b",
         ),
-        ("en", [{**ENGLISH[0], "question": " "}], r"eng_Latn\.jsonl, line 1: .*empty text"),
-        ("en", [{**ENGLISH[0], "question_number": "two"}], r"eng_Latn\.jsonl, line 1: .*'two'"),
-        ("en", [{"link": "https://a"}], r"line 1: no object with link, .*KeyError"),
+        ("en", [{**ENGLISH[0], "question": " "}], r"eng_Latn\.jsonl line 1: question is empty"),
+        (
+            "en",
+            [{**ENGLISH[0], "question_number": "two"}],
+            r"eng_Latn\.jsonl line 1: question_number 'two'",
+        ),
+        ("en", [{"link": "https://a"}], r"line 1: no question; a record needs link, question and"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(
@@ -132,7 +127,7 @@ def test_bad_requests_are_refused(folder: Path) -> None:
 
 
 def test_counts_of_the_readme(real: Path) -> None:
-    task = belebele.load_task(folder=real)
+    task = belebele.load_task(folder=real / "belebele")
     assert Counter(task.queries["lang"].to_pylist()) == dict.fromkeys(belebele.LANGUAGES, 900)
     assert Counter(task.passages["lang"].to_pylist()) == dict.fromkeys(belebele.LANGUAGES, 488)
     assert (len(belebele.LANGUAGES), task.passages.num_rows) == (12, 5856)
@@ -140,7 +135,7 @@ def test_counts_of_the_readme(real: Path) -> None:
         len(task.queries["group"].unique()) == 488 and len(task.queries["pair_id"].unique()) == 900
     )
     assert task.qrels.num_rows == 900 * 12 * 12  # every language asks, every language answers
-    standalone = belebele.load_task(folder=real, pointing=False)
+    standalone = belebele.load_task(folder=real / "belebele", pointing=False)
     assert Counter(standalone.queries["lang"].to_pylist()) == dict.fromkeys(
         belebele.LANGUAGES, 900 - 528
     )
@@ -151,7 +146,7 @@ def test_judgements_agree_with_the_raw_files(real: Path) -> None:
     """By text: the passage that a file has beside a question is the one judged relevant, in its own
     and in another language.
     """
-    task = belebele.load_task(["en", "am", "zu"], folder=real)
+    task = belebele.load_task(["en", "am", "zu"], folder=real / "belebele")
     text = dict(
         zip(task.passages["doc_id"].to_pylist(), task.passages["text"].to_pylist(), strict=True)
     )
@@ -163,7 +158,8 @@ def test_judgements_agree_with_the_raw_files(real: Path) -> None:
     raw: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
     for lang in ("en", "am", "zu"):
         entries = [
-            json.loads(line) for line in (real / belebele.file_name(lang)).open(encoding="utf-8")
+            json.loads(line)
+            for line in (real / "belebele" / belebele.file_name(lang)).open(encoding="utf-8")
         ]
         raw[lang] = {(one["link"], int(one["question_number"])): one for one in entries}
     assert ours == {
@@ -175,7 +171,9 @@ def test_judgements_agree_with_the_raw_files(real: Path) -> None:
 
 
 def test_split_parts_passages_in_all_languages_alike(real: Path) -> None:
-    train, test = (belebele.load_pairs(folder=real, split=split) for split in belebele.SPLITS)
+    train, test = (
+        belebele.load_pairs(folder=real / "belebele", split=split) for split in belebele.SPLITS
+    )
     sides = [set(part.table["group"].to_pylist()) for part in (train, test)]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 488
     texts = [set(part.table["passage"].to_pylist()) for part in (train, test)]
@@ -184,17 +182,17 @@ def test_split_parts_passages_in_all_languages_alike(real: Path) -> None:
         len(train) % 12 == 0 and len(train) + len(test) == 900 * 12
     )  # whole ids: every strategy sees the same ones
     assert abs(len(sides[1]) - 244) < 55  # binomial(488, .5): standard deviation 11; five of them
-    task = belebele.load_task(folder=real, split="test")
+    task = belebele.load_task(folder=real / "belebele", split="test")
     assert task.name == "belebele-test"
     assert set(task.queries["group"].to_pylist()) == sides[1]
     assert set(task.passages["text"].to_pylist()) == texts[1]  # no trained passage is in the pool
-    narrow = belebele.load_pairs(["ig", "zu"], folder=real, split="test")
+    narrow = belebele.load_pairs(["ig", "zu"], folder=real / "belebele", split="test")
     assert set(narrow.table["group"].to_pylist()) == sides[1]
 
 
 def test_task_names_are_those_of_the_table(real: Path) -> None:
     for name, options in belebele.TASKS.items():
-        assert belebele.load_task(["en", "sn"], folder=real, **options).name == name
+        assert belebele.load_task(["en", "sn"], folder=real / "belebele", **options).name == name
 
 
 def test_a_profile_trains_on_the_training_part(real: Path) -> None:
@@ -203,7 +201,7 @@ def test_a_profile_trains_on_the_training_part(real: Path) -> None:
     groups = [set(part.table["group"].to_pylist()) for part in (train, held_out)]
     assert groups[0] and groups[1] and not groups[0] & groups[1]
     assert groups[0] | groups[1] == set(
-        belebele.load_pairs(folder=real, split="train").table["group"].to_pylist()
+        belebele.load_pairs(folder=real / "belebele", split="train").table["group"].to_pylist()
     )
     assert {evaluation.task for evaluation in study.evaluations} <= {
         "belebele-test",
