@@ -513,7 +513,7 @@ def test_own_pairs_without_passages_are_refused(
         == 2
     )
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error == "xir: no usable id for hybrid: none has a query and a passage in one language"
+    assert error == "xir: no usable id for x-x-mono: none has a query and a passage in one language"
 
 
 @pytest.mark.parametrize("fit", ["foreign", "corpus"])

@@ -25,8 +25,9 @@ and the most before it, divided by the rows; they do not see the 4 bytes of torc
 the 16 of the hashes, in Arrow's memory. The texts stay on disk.
 
 The last line of the table has --ids ids in 7 languages, an index *built from arrays* in place of
-`from_table` (the texts would take 20 GB) and one pass. Its start-up is the sampler's construction
-and the plan. JSON goes to the standard output, the table to the standard error.
+`from_table` (the texts would take 20 GB), and as many batches as one pass fills. Its start-up is
+the construction of the sampler and the plan. JSON goes to the standard output, the table to the
+standard error.
 """
 
 import argparse
@@ -102,7 +103,6 @@ def make_index(ids: int) -> PairIndex:
         passage,
         np.empty((*shape, 0), np.int32),
         shares,
-        "made up",
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
+from numpy.typing import NDArray
 
 from xir_lib.errors import InputError
 from xir_lib.metrics.scores import Judged, tie_order

@@ -1,61 +1,63 @@
-"""Several data sets in one training: each batch comes from one of them, by the strategy of that
-one.
+"""Several data sets in one training: every batch comes from one of them, by that one's strategy.
 
-The paper (arXiv 2408.10536, experimental set-up) draws its batches by data set size, and prints
-sizes in pairs per language. `size` here is the number of ids that a data set's strategy can draw:
-an id is one pair in each of its languages, and an epoch visits it once. `temperature` flattens the
-sizes, p ~ size ** (1 / T), as multilingual pre-training does with languages; `equal` is its limit.
+The paper (arXiv 2408.10536, experimental set-up) draws its batches by data set size. `size` here is
+the number of ids that a data set's strategy can draw: an id is one pair in each of its languages,
+and a pass visits it once. `temperature` flattens the sizes, p ~ size ** (1 / T), as multilingual
+pre-training does with languages; `equal` is its limit.
 
-Every random number is a function of (seed, epoch), and for the batches of a data set of (seed, its
-name) besides: equally long data sets do not share an order, and a data set's batches do not depend
-on the others.
+Random numbers are functions of (seed, epoch), for the batches of a data set of (seed, its name)
+besides: equally long data sets do not share an order, and none depends on the others.
 
 The module knows samplers and row numbers; it knows no text, no model and no trainer.
 """
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from xir_lib.errors import InputError
+from xir_lib.samplers.base import EpochSampler, Row, check_numbers
 from xir_lib.samplers.index import Ints
-from xir_lib.samplers.strategies import (
-    ResumableSampler,
-    Row,
-    StrategyBatchSampler,
-    random_bits,
-    to_unit,
-)
+from xir_lib.samplers.strategies import StrategyBatchSampler
 
 
-@dataclass(frozen=True, eq=False)
-class MixturePlan:
+class MixturePlan(NamedTuple):
     """The data set of every batch of one epoch, and the samplers that have just these batches."""
 
     dataset: Ints  # (batches,) position in the mapping
     members: dict[int, StrategyBatchSampler]  # by position; a data set without a batch is missing
 
 
-class MixtureBatchSampler(ResumableSampler):
-    """Yield batches of (query_row, passage_row), rows of the data sets' tables end to end in the
-    mapping's order.
+class MixtureBatchSampler(EpochSampler):
+    """Yield batches of (query_row, passage_row), rows of the data sets' tables end to end.
 
-    `PairDataset.from_pairs` takes the same tables as a list. A sampler lends its index and
-    settings; its seed is replaced by one of (seed, name), its epoch by the mixture's.
-
-    With `num_batches` an epoch has exactly that many, the data set of each is drawn by
-    `dataset_draw` ("size", "equal" or a number, the temperature T), and a data set is passed over
-    as often as that takes. Without it, with "size" only, an epoch is one epoch of every sampler,
-    its batches in random order: each next one is drawn in proportion to the batches that are left.
+    `PairDataset.from_pairs` takes the same tables as a list, in the mapping's order. The data set
+    of each batch is drawn by `dataset_draw` ("size", "equal" or a number, the temperature T); one
+    is passed over as often as that takes. An epoch has `num_batches` batches, by default as many as
+    the epochs of the samplers together. A sampler lends its index and settings; its seed is
+    replaced by one of (seed, name), its epoch by the mixture's.
 
     Refused with `InputError`: no sampler, unequal batch sizes, a `dataset_draw` of another name, a
-    temperature that is not above 0, any draw but "size" without `num_batches`, a seed outside 32
-    bits.
+    temperature that is not above 0, a seed outside 32 bits.
+
+    >>> import pyarrow as pa
+    >>> from xir_lib.data.records import PAIR_SCHEMA, PairTable
+    >>> from xir_lib.samplers.index import PairIndex
+    >>> def index(ids):
+    ...     rows = [{"pair_id": f"{i}", "lang": "en", "query": f"{i}?", "passage_id": f"{i}",
+    ...              "passage": f"It is {i}.", "group": f"{i}"} for i in range(ids)]
+    ...     return PairIndex.from_table(PairTable(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA)))
+    >>> samplers = {name: StrategyBatchSampler(index(ids), strategy="x-x", batch_size=2, seed=0)
+    ...             for name, ids in (("large", 12), ("small", 4))}
+    >>> mixture = MixtureBatchSampler(samplers, dataset_draw="size", seed=0)
+    >>> mixture.shares.tolist()
+    [0.75, 0.25]
+    >>> mixture.plan().dataset.tolist()
+    [0, 0, 0, 0, 0, 0, 0, 1]
     """
 
     def __init__(
@@ -66,7 +68,6 @@ class MixtureBatchSampler(ResumableSampler):
         seed: int,
         num_batches: int | None = None,
     ) -> None:
-        self.dataset_draw, self.seed, self.num_batches = dataset_draw, seed, num_batches
         sizes = {name: sampler.batch_size for name, sampler in samplers.items()}
         if len(set(sizes.values())) != 1:
             found = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "no data set"
@@ -78,36 +79,19 @@ class MixtureBatchSampler(ResumableSampler):
                 f"unknown dataset_draw {dataset_draw!r}; use size, equal or a number above 0, a"
                 " temperature"
             )
-        if num_batches is None and dataset_draw != "size":
-            raise InputError(
-                f"dataset_draw {dataset_draw} needs num_batches: its shares are not those of the"
-                " data sets' epochs"
-            )
-        if num_batches is not None and num_batches < 1:
-            raise InputError(f"num_batches must be at least 1, got {num_batches}")
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed must be in [0, 2**32), got {seed}")
+        check_numbers(seed, num_batches)
+        self.dataset_draw, self.seed = dataset_draw, seed
         self.batch_size = next(iter(sizes.values()))
+        self.num_batches = num_batches or sum(map(len, samplers.values()))
         self.samplers = {
-            name: sampler.reseeded(_seed(seed, name), sampler.num_batches)
+            name: sampler.reseeded(_seed(seed, name), len(sampler))
             for name, sampler in samplers.items()
         }
-        self._cached: tuple[int, MixturePlan] | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Return everything that fixes the batches but the epoch, as JSON values by name."""
-        return {
-            "dataset_draw": self.dataset_draw,
-            "seed": self.seed,
-            "num_batches": self.num_batches,
-            "datasets": list(self.samplers),
-            **{
-                f"{name}.{key}": value
-                for name, sampler in self.samplers.items()
-                for key, value in sampler.settings.items()
-            },
-        }
+    def negatives(self) -> int:
+        """Return the fewest hard negatives per pair of the data sets' indices."""
+        return min(sampler.negatives for sampler in self.samplers.values())
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
@@ -117,16 +101,31 @@ class MixtureBatchSampler(ResumableSampler):
         weights = np.exp((log_size - log_size.max()) / temperature)
         return np.asarray(weights / weights.sum())
 
-    def plan(self) -> MixturePlan:
-        """Return this epoch's batches; made at the first call and kept until the epoch changes."""
-        if self._cached is None or self._cached[0] != self.epoch:
-            self._cached = (self.epoch, self._make_plan())
-        return self._cached[1]
+    def _make_plan(self) -> MixturePlan:
+        # 1. Draw the data set of every batch.
+        draws = self._uniform(0, "datasets", self.num_batches)
+        dataset = np.searchsorted(np.cumsum(self.shares)[:-1], draws, side="right")
+
+        # 2. Give each the epoch of as many batches as it has to fill.
+        members = {}
+        for position, sampler in enumerate(self.samplers.values()):
+            if batches := int((dataset == position).sum()):
+                members[position] = sampler.reseeded(sampler.seed, batches)
+                members[position].set_epoch(self.epoch)
+        return MixturePlan(dataset.astype(np.int32), members)
+
+    def batches_from(self, start: int) -> Iterator[list[Row]]:
+        """Yield the epoch's batches from number `start` on."""
+        plan: MixturePlan = self.plan()
+        done = np.bincount(plan.dataset[:start], minlength=len(self.samplers)).tolist()
+        streams = {at: member.batches_from(done[at]) for at, member in plan.members.items()}
+        rows = [int(sampler.index.row.max(initial=-1)) + 1 for sampler in self.samplers.values()]
+        first = [0, *np.cumsum(rows).tolist()]  # row of each data set in the tables end to end
+        for at in plan.dataset[start:].tolist():
+            yield [(query + first[at], passage + first[at]) for query, passage in next(streams[at])]
 
     def describe(self) -> pd.DataFrame:
-        """Return what this epoch realises, as `StrategyBatchSampler.describe` with a column
-        `dataset`.
-        """
+        """Return what this epoch realises: `StrategyBatchSampler.describe` with the `dataset`."""
         plan, names, frames = self.plan(), list(self.samplers), []
         for position, member in plan.members.items():
             frame = member.describe()
@@ -135,72 +134,26 @@ class MixtureBatchSampler(ResumableSampler):
             frames.append(frame)
         return pd.concat(frames).sort_values("batch", kind="stable", ignore_index=True)
 
-    @property
-    def negatives(self) -> int:
-        """Return the fewest hard negatives per pair of the data sets' indices."""
-        return min(sampler.negatives for sampler in self.samplers.values())
-
     def report(self) -> dict[str, Any]:
         """Return the settings and counts of this epoch, as JSON values; `size` is in usable ids."""
-        plan = self.plan()
+        plan, shares = self.plan(), self.shares.tolist()
         datasets = {}
         for position, (name, sampler) in enumerate(self.samplers.items()):
             member = plan.members.get(position)
             datasets[name] = {
                 "size": int(sampler.usable.sum()),
-                "share": float(self.shares[position]),
-                "batches": int((plan.dataset == position).sum()),
+                "share": shares[position],
+                "batches": len(member) if member else 0,
                 **(member.report() if member else {}),
             }
-        own = {name: self.settings[name] for name in ("dataset_draw", "seed", "num_batches")}
-        return {**own, "epoch": self.epoch, "batches": len(plan.dataset), "datasets": datasets}
-
-    def _length(self) -> int:
-        return self.num_batches if self.num_batches is not None else len(self.plan().dataset)
-
-    def batches_from(self, start: int) -> Iterator[list[Row]]:
-        """Yield the epoch's batches from number `start` on."""
-        plan = self.plan()
-        done = np.bincount(
-            plan.dataset[:start], minlength=len(self.samplers)
-        )  # batches of each data set
-        streams = {
-            position: member.batches_from(int(done[position]))
-            for position, member in plan.members.items()
+        return {
+            "dataset_draw": self.dataset_draw,
+            "seed": self.seed,
+            "num_batches": self.num_batches,
+            "epoch": self.epoch,
+            "batches": len(plan.dataset),
+            "datasets": datasets,
         }
-        tables = [
-            int(sampler.index.row.max(initial=-1)) + 1 for sampler in self.samplers.values()
-        ]  # rows of each
-        offsets = [0, *np.cumsum(tables).tolist()]
-        for position in plan.dataset[start:].tolist():
-            offset = offsets[position]
-            yield [
-                (query_row + offset, passage_row + offset)
-                for query_row, passage_row in next(streams[position])
-            ]
-
-    def _make_plan(self) -> MixturePlan:
-        members = {}
-        if self.num_batches is not None:
-            uniform = to_unit(random_bits(self.seed, self.epoch, 0, "datasets", self.num_batches))
-            dataset = np.searchsorted(np.cumsum(self.shares)[:-1], uniform, side="right")
-        for position, sampler in enumerate(self.samplers.values()):
-            batches = (
-                sampler.num_batches
-                if self.num_batches is None
-                else int((dataset == position).sum())
-            )
-            if batches != 0:
-                members[position] = sampler.reseeded(sampler.seed, batches)
-                members[position].set_epoch(self.epoch)
-        if self.num_batches is None:
-            labels = np.repeat(list(members), [len(member) for member in members.values()])
-            dataset = labels[
-                np.argsort(
-                    random_bits(self.seed, self.epoch, 0, "datasets", len(labels)), kind="stable"
-                )
-            ]
-        return MixturePlan(dataset.astype(np.int32), members)
 
 
 def _seed(seed: int, name: str) -> int:

@@ -10,12 +10,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from word_encoder import word_encoder
 
 from xir_lib.data.records import NEGATIVES, PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
+from xir_lib.samplers.base import EpochSampler
 from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory
 from xir_lib.samplers.mixture import MixtureBatchSampler
-from xir_lib.samplers.strategies import PairIndex, ResumableSampler, StrategyBatchSampler
+from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
 
 LANGS = ("de", "en", "zh")
 
@@ -47,42 +55,16 @@ def make_sampler(pairs: PairTable, **settings: Any) -> StrategyBatchSampler:
 
 
 @pytest.fixture
-def tiny_model(tmp_path: Path) -> Any:
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    words = ["[PAD]", "[UNK]", "q", "p", *LANGS, *(f"n{i}" for i in range(12))]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    folder = tmp_path / "bert"
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
-    ).save_pretrained(folder)
-    sizes = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
-    return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(16)], device="cpu")
+def tiny_model(tmp_path: Path) -> SentenceTransformer:
+    table = pair_table().table
+    texts = table["query"].to_pylist() + table["passage"].to_pylist()
+    return word_encoder(tmp_path / "bert", [text for text in texts if text])
 
 
 def train(
-    model: Any, data: PairDataset, sampler: ResumableSampler, folder: Path, workers: int
+    model: Any, data: PairDataset, sampler: EpochSampler, folder: Path, workers: int
 ) -> list[list[list[int]]]:
     """Train one epoch; return per step and column the token ids that reached the model."""
-    from sentence_transformers import (
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-
     seen: list[list[list[int]]] = []
 
     class Recording(MultipleNegativesRankingLoss):

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from sentence_transformers import (
-    SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -19,8 +18,8 @@ from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from tiny import build_tiny
 from toy import toy_pairs
+from word_encoder import word_encoder
 
 from xir_lib.samplers.dataset import PairDataset, batch_sampler_factory
 from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
@@ -71,12 +70,12 @@ def recording(loss: type[Any], seen: list[Batch], tokenizer: Any) -> type[Any]:
     return Recording
 
 
-def fit(
-    encoder: str, out: Path, loss: type[Any], *, resume: Path | None = None, **settings: Any
-) -> list[Batch]:
+def fit(out: Path, loss: type[Any], *, resume: Path | None = None, **settings: Any) -> list[Batch]:
     """Train as a user would; return the texts of each batch that reached the loss."""
     seen: list[Batch] = []
-    model = SentenceTransformer(encoder, device="cpu")
+    table = PAIRS.table
+    texts = table["query"].to_pylist() + table["passage"].to_pylist()
+    model = word_encoder(out / "bert", texts)
     args = SentenceTransformerTrainingArguments(
         output_dir=str(out),
         num_train_epochs=EPOCHS,
@@ -99,31 +98,25 @@ def fit(
     return seen
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.set_num_threads(1)
-    return str(build_tiny(tmp_path_factory.mktemp("encoder")))
-
-
 @pytest.mark.parametrize("loss", [MultipleNegativesRankingLoss, CachedMultipleNegativesRankingLoss])
 def test_each_epoch_sees_its_own_batches_with_workers_and_accumulation(
-    encoder: str, tmp_path: Path, loss: type[Any]
+    tmp_path: Path, loss: type[Any]
 ) -> None:
-    seen = fit(encoder, tmp_path, loss, dataloader_num_workers=2, gradient_accumulation_steps=2)
+    seen = fit(tmp_path, loss, dataloader_num_workers=2, gradient_accumulation_steps=2)
     first, second = planned()
     assert seen == first + second
     assert all(batch not in first for batch in second)
 
 
 def test_resuming_mid_epoch_continues_with_the_batches_of_the_uninterrupted_run(
-    encoder: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     settings: dict[str, Any] = {
         "gradient_accumulation_steps": 2,
         "save_strategy": "steps",
         "save_steps": 1,
     }
-    whole = fit(encoder, tmp_path, MultipleNegativesRankingLoss, **settings)
+    whole = fit(tmp_path, MultipleNegativesRankingLoss, **settings)
     first, second = planned()
     assert whole == first + second
     # an epoch of 9 batches is 5 steps: step 2 has seen 4 batches of epoch 0, step 7 as many of
@@ -131,7 +124,6 @@ def test_resuming_mid_epoch_continues_with_the_batches_of_the_uninterrupted_run(
     for step, rest in ((2, first[4:] + second), (7, second[4:])):
         assert (
             fit(
-                encoder,
                 tmp_path,
                 MultipleNegativesRankingLoss,
                 resume=tmp_path / f"checkpoint-{step}",
@@ -142,7 +134,7 @@ def test_resuming_mid_epoch_continues_with_the_batches_of_the_uninterrupted_run(
 
 
 def test_the_speed_benchmark_runs_and_the_memory_target_holds() -> None:
-    script = Path(__file__).parent / "benchmarks" / "sampler_speed.py"
+    script = Path(__file__).parents[1] / "benchmarks" / "sampler_speed.py"
     command = [sys.executable, str(script), "--rows", "2000", "--ids", "10000", "--repeats", "1"]
     result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     *lines, arrays = result["lines"]
