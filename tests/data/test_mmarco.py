@@ -238,7 +238,7 @@ def test_languages_and_files_that_are_not_there(folder: Path) -> None:
 
 
 def test_the_benchmark_runs() -> None:
-    script = Path(__file__).parent / "benchmarks" / "mmarco_memory.py"
+    script = Path(__file__).parents[1] / "benchmarks" / "mmarco_memory.py"
     command = [sys.executable, str(script), "--passages", "2000"]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     # 2000 triples over 300 queries: a query is drawn at least once with probability 1 -

@@ -26,6 +26,14 @@ def task_from_rows(
         rows: the pairs, each with a query and a passage, as in `PAIR_SCHEMA`; `passage_id` names
             one of `passages`. A `paragraph` in them is kept. `query_id` is `{pair_id}-{lang}`.
         passages: the whole pool as (doc_id, lang, text).
+
+    >>> row = {"pair_id": "1", "group": "owls"}
+    >>> german = {**row, "lang": "de", "query": "Wer?", "passage_id": "1-de"}
+    >>> swahili = {**row, "lang": "sw", "query": "Nani?", "passage_id": "1-sw"}
+    >>> pool = [("1-de", "de", "Eulen."), ("1-sw", "sw", "Bundi."), ("2-sw", "sw", "Popo.")]
+    >>> task = task_from_rows("owls", [german, swahili], pool)
+    >>> task.qrels["doc_id"].to_pylist()
+    ['1-de', '1-sw', '1-de', '1-sw']
     """
     answers: dict[str, list[str]] = {}
     for row in rows:

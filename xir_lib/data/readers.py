@@ -99,6 +99,11 @@ def from_dataset(dataset: "datasets.Dataset", **names: str) -> PairTable:
         names: the names of its columns, where they are not `pair_id`, `lang`, `query`, `passage`,
             `passage_id`, `group` and `negatives`: `query="question"`. A name that was given must be
             there; of the default ones, `pair_id`, `lang` and `query` or `passage` must.
+
+    >>> from datasets import Dataset
+    >>> columns = {"pair_id": ["1"], "lang": ["de"], "question": ["Wer fliegt?"]}
+    >>> from_dataset(Dataset.from_dict(columns), query="question").table["query"].to_pylist()
+    ['Wer fliegt?']
     """
     if isinstance(dataset, dict):  # a DatasetDict is one
         raise InputError(

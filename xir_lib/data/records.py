@@ -52,6 +52,12 @@ class PairTable:
     passage or both; the (query, passage) of two rows with the same `pair_id` are a cross-lingual
     pair. The negatives of a passage, hardest first, stand in its row; null and the empty list both
     mean none.
+
+    >>> german = {"pair_id": "1", "lang": "de", "query": "Wer fliegt?", "group": "owls"}
+    >>> swahili = {"pair_id": "1", "lang": "sw", "passage": "Bundi huruka.", "group": "owls"}
+    >>> pairs = PairTable(pa.Table.from_pylist([german, swahili], schema=PAIR_SCHEMA))
+    >>> len(pairs), pairs.pair_ids, pairs.languages
+    (2, ['1'], ['de', 'sw'])
     """
 
     table: pa.Table
