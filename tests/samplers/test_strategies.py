@@ -17,6 +17,7 @@ from scipy.stats import binom
 
 from xir_lib.data.records import NEGATIVES, PAIR_SCHEMA, PairTable
 from xir_lib.errors import InputError
+from xir_lib.samplers.index import _hashes
 from xir_lib.samplers.strategies import LanguageDraw, PairIndex, Strategy, StrategyBatchSampler
 
 LANGS = ("ar", "de", "en", "zh")
@@ -323,6 +324,16 @@ def test_passage_codes_join_ids_and_texts() -> None:
     )
     assert index.shares.tolist() == [True, True, True, False, False]
     assert index.row.tolist() == [[-1, 0], [-1, 1], [-1, 2], [4, 3], [5, -1]]
+
+
+def test_chunks_and_wide_offsets_do_not_change_a_code() -> None:
+    table = parallel(20).table
+    chunks = pa.concat_tables([table.slice(0, 30), table.slice(30)])
+    whole, parts = (PairIndex.from_table(PairTable(rows)) for rows in (table, chunks))
+    assert (whole.passage == parts.passage).all() and (whole.row == parts.row).all()
+    texts = chunks["passage"].slice(7)
+    assert (_hashes(texts) == _hashes(texts.cast(pa.large_string()))).all()
+    assert len(set(_hashes(texts).tolist())) == len(texts) == 73
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
