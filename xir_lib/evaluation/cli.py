@@ -105,8 +105,8 @@ def evaluate(
     from xir_lib.data.tasks import load_task
     from xir_lib.evaluation import evaluate as evaluation
     from xir_lib.evaluation import plan, trec
-    from xir_lib.evaluation.systems import Dense, Listed, System
-    from xir_lib.metrics.measures import DEEPEST
+    from xir_lib.evaluation.fit_curve import write_fit_curve
+    from xir_lib.evaluation.systems import Listed, System
     from xir_lib.repair.kinds import LEXICAL
 
     # 1. Refuse options that contradict each other.
@@ -142,10 +142,8 @@ def evaluate(
         if cache is None and (kinds or beside):
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         systems: dict[str, System] = (
-            {"": Listed(trec.read_run(ranked, judged), judged)}
-            if ranked
-            else plan.open_systems(
-                str(model),
+            plan.open_systems(
+                model,
                 judged,
                 planned,
                 beside=beside,
@@ -153,26 +151,18 @@ def evaluate(
                 shards=shards / judged.name if shards else None,  # a folder holds one corpus
                 precision=precision,
             )
+            if model
+            else {"": Listed(trec.read_run(ranked or Path(), judged), judged)}
         )
         evaluation.remove_stale(out, systems)
         results = {
             folder: evaluation.evaluate(system, out / folder, trec_run=trec_run)
             for folder, system in systems.items()
         }
-        plain = systems[""]
-        if fit_curve and isinstance(plain, Dense):
-            from xir_lib.evaluation.fit_curve import write_fit_curve
-
-            write_fit_curve(out / "fit_curve.csv", plain.encoder, judged, sources, fit_curve)
-    if as_json:
-        every = list(results.values())
-        typer.echo(json.dumps(every if len(every) > 1 else every[0], indent=1, ensure_ascii=False))
-        return
-    for folder, result in results.items():
-        _show(folder, result)
-    if small := evaluation.small_pools(judged):
-        pools = ", ".join(f"{lang} ({size})" for lang, size in small.items())
-        typer.echo(f"R@{DEEPEST} is 1 whatever the ranking in pools of no more passages: {pools}")
+        encoder = systems[""].encoder
+        if fit_curve and encoder:
+            write_fit_curve(out / "fit_curve.csv", encoder, judged, sources, fit_curve)
+    _print(results, judged, as_json)
 
 
 def _refuse_without_vectors(model: str | None, given: dict[str, Any]) -> None:
@@ -207,6 +197,22 @@ def _check_trec_run(task: "RetrievalTask", depth: int) -> None:
         raise InputError(
             f"--trec-run {depth} is deeper than the pool, {task.passages.num_rows} passages"
         )
+
+
+def _print(results: dict[str, dict[str, Any]], task: "RetrievalTask", as_json: bool) -> None:
+    """Print all results as tables, or as JSON: a list if there are several."""
+    from xir_lib.evaluation.evaluate import small_pools
+    from xir_lib.metrics.measures import DEEPEST
+
+    if as_json:
+        every = list(results.values())
+        typer.echo(json.dumps(every if len(every) > 1 else every[0], indent=1, ensure_ascii=False))
+        return
+    for folder, result in results.items():
+        _show(folder, result)
+    if small := small_pools(task):
+        pools = ", ".join(f"{lang} ({size})" for lang, size in small.items())
+        typer.echo(f"R@{DEEPEST} is 1 whatever the ranking in pools of no more passages: {pools}")
 
 
 def _show(folder: str, result: dict[str, Any]) -> None:

@@ -33,15 +33,13 @@ FILES = (
 )
 
 
-def evaluate(
-    system: System, out: Path, *, trec_run: int = 0, config: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def evaluate(system: System, out: Path, *, trec_run: int = 0) -> dict[str, Any]:
     """Rank every query of the system's task and write what the ranks say to the folder `out`.
 
     These are `metrics.json`, `rows.csv`, `per_query.parquet` and `group_sums.parquet`; with
     `trec_run` also the first `trec_run` passages of the pool of all languages as `run.trec`, and
-    the judgements as `qrels.trec`: what trec_eval and ir_measures read. `config` adds to the
-    result's key. Returns what `metrics.json` holds.
+    the judgements as `qrels.trec`: what trec_eval and ir_measures read. Returns what
+    `metrics.json` holds.
 
         evaluate(Dense(Encoder("bundled:multilingual-e5-small"), load_task("atlas-qa")), out)
     """
@@ -54,7 +52,7 @@ def evaluate(
     best = system.best(trec_run) if trec_run else None
     ranks = system.ranks
     per_query = values(ranks, task)
-    result = _result(system, ranks, per_query, config or {})
+    result = _result(system, ranks, per_query)
     with atomic_path(out / "rows.csv") as temporary:
         cells = metrics.cells(per_query)
         cells.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
@@ -91,9 +89,7 @@ def values(ranks: Ranks, task: RetrievalTask) -> pd.DataFrame:
     )
 
 
-def _result(
-    system: System, ranks: Ranks, per_query: pd.DataFrame, config: dict[str, Any]
-) -> dict[str, Any]:
+def _result(system: System, ranks: Ranks, per_query: pd.DataFrame) -> dict[str, Any]:
     task, encoder = system.task, system.encoder
     queries, languages = task.queries.to_pandas(), task.languages
     return {
@@ -114,7 +110,6 @@ def _result(
             **system.key(),
             "context": context_of(task),
             "environment": environment(*((encoder.precision, encoder.rates) if encoder else ())),
-            **config,
         },
     }
 

@@ -315,6 +315,6 @@ def code_digest(*names: str) -> str:
     for name in names:
         path = REPO / "xir_lib" / name
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.suffix in (".py", ".yaml", ".csv", ".html", ".json"):
+            if file.is_file() and file.suffix != ".pyc":
                 digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]

@@ -151,7 +151,7 @@ def measure(encoder: Encoder, planned: Plan, out: Path) -> dict[str, Any]:
     ) as bar:
         for rival, system in systems.items():
             key = system.key()
-            kept: dict[str, Any] = {name: key[name] for name in ("merge", "bm25") if name in key}
+            kept = {name: value for name, value in key.items() if name in ("merge", "bm25")}
             keys[rival] = {"fit": key["repair_fit"], **kept}
             for (share, draw), rows in planned.rows.items():
                 pool = mixed_pool(
