@@ -1000,3 +1000,9 @@ def test_the_held_out_pairs_are_a_task_of_a_profile(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="unknown language xx; this data has"):
         prepare(chosen, tmp_path / "chosen")
+
+
+def test_a_profile_names_repairs_in_both_spellings() -> None:
+    values = profile()
+    repairs = values.pop("rivals", ["none", "centring"])
+    assert Study(**values, repairs=repairs) == Study(**values, rivals=repairs)
