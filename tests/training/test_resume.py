@@ -260,6 +260,14 @@ def test_checkpoints_of_another_run_are_refused_in_one_line(runs: Runs, killed: 
     assert not folder.exists()
 
 
+def test_a_finished_run_leaves_the_checkpoints_of_another_one(runs: Runs, killed: Path) -> None:
+    other = SETTINGS.model_copy(update={"seed": 2, "steps": 2})
+    finished = train(runs.encoder, toy_pairs(), other, killed.with_name("other"))
+    killed.with_name("other").rename(killed)  # where the checkpoints of a killed run are waiting
+    assert train(runs.encoder, toy_pairs(), other, killed) == finished
+    assert (killed.parent / ".model.checkpoint" / "checkpoint-4").is_dir()
+
+
 def test_a_checkpoint_of_a_machine_with_another_precision_is_refused_in_one_line(
     runs: Runs, killed: Path
 ) -> None:

@@ -135,7 +135,8 @@ def evaluate(
             f"--repair {(kinds or beside)[0]} needs all vectors in memory; leave out --shards or"
             " the repair"
         )
-    _check_trec_run(judged, trec_run)
+    if trec_run:
+        trec.check_depth(judged, trec_run)
 
     # 3. Evaluate. Without a cache every repair would encode the texts again.
     with contextlib.ExitStack() as stack:
@@ -185,18 +186,6 @@ def _fit_on(
     if not named and wanted and any("centring" in kind for kind in kinds):
         named = FIT_ON.get(task)
     return [load_task(name) for name in named or []]
-
-
-def _check_trec_run(task: "RetrievalTask", depth: int) -> None:
-    """Refuse a run that TREC's files cannot hold, or that is deeper than the pool."""
-    from xir_lib.evaluation.trec import check_ids
-
-    if depth:
-        check_ids(task)
-    if depth > task.passages.num_rows:
-        raise InputError(
-            f"--trec-run {depth} is deeper than the pool, {task.passages.num_rows} passages"
-        )
 
 
 def _print(results: dict[str, dict[str, Any]], task: "RetrievalTask", as_json: bool) -> None:

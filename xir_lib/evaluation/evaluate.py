@@ -45,9 +45,8 @@ def evaluate(system: System, out: Path, *, trec_run: int = 0) -> dict[str, Any]:
     """
     out, task = Path(out), system.task
     if trec_run:
-        trec.check_ids(task)
-    # A break must never leave one model's numbers beside another's.
-    for name in ("metrics.json", "run.trec", "qrels.trec"):
+        trec.check_depth(task, trec_run)
+    for name in FILES:  # a break must never leave one model's numbers beside another's
         (out / name).unlink(missing_ok=True)
     best = system.best(trec_run) if trec_run else None
     ranks = system.ranks

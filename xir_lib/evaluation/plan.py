@@ -80,5 +80,5 @@ def open_systems(
     encoder = Encoder(model, cache=cache, precision=precision)
     if shards:
         return {"": Sharded(encoder, task, shards)}
-    found = repaired(encoder, task, repairs)
-    return found | {kind: Lexical(kind, task, encoder) for kind in beside}
+    lexical = {kind: Lexical(kind, task, encoder) for kind in beside}
+    return {**repaired(encoder, task, repairs), **lexical}

@@ -40,11 +40,7 @@ Lists = tuple[IntArray, Scores]  # passage rows and scores, (n_queries, k) each,
 class Ranks(NamedTuple):
     """Ranks that count in pools of one language, and ranks that count in the pool of all.
 
-    They are one object where the scores are the same, which they are not for BM25 and for merged
-    rankings.
-
-    >>> Ranks(None, None).apart is Ranks(None, None).together
-    True
+    BM25 and merged rankings have other scores in the pool of all; elsewhere the two are one object.
     """
 
     apart: RelevantRanks
@@ -106,8 +102,8 @@ class System:
         judged = self.task.judged()
         return top_lists(self.blocks(judged, pooled=True), judged, k)
 
-    def within(self, pool: RetrievalTask, rows: IntArray) -> Self:
-        """Return the system on a task with the same queries and only the passages in `rows`."""
+    def _on(self, pool: RetrievalTask) -> Self:
+        """Return a copy that judges another task, for `within`; what was cached of ranks goes."""
         found = copy.copy(self)
         found.task = pool
         found.__dict__.pop("ranks", None)
@@ -155,7 +151,7 @@ class Dense(System):
 
     def within(self, pool: RetrievalTask, rows: IntArray) -> Self:
         """Return the system with some passages; their vectors, and the fit, stay."""
-        found, (parts, fitted) = super().within(pool, rows), self.vectors
+        found, (parts, fitted) = self._on(pool), self.vectors
         found.vectors = [part._replace(passages=part.passages[rows]) for part in parts], fitted
         return found
 
@@ -198,7 +194,7 @@ class Merged(System):
 
     def within(self, pool: RetrievalTask, rows: IntArray) -> Self:
         """Return the merge of the base within the pool."""
-        found = super().within(pool, rows)
+        found = self._on(pool)
         found.base = self.base.within(pool, rows)
         return found
 
@@ -252,7 +248,7 @@ class Lexical(System):
 
     def within(self, pool: RetrievalTask, rows: IntArray) -> Self:
         """Return the system with some passages, indexed anew."""
-        found, (queries, passages) = super().within(pool, rows), self.tokens
+        found, (queries, passages) = self._on(pool), self.tokens
         found.tokens = queries, [passages[row] for row in rows]
         return found
 
@@ -281,12 +277,14 @@ class Listed(System):
         return {"repair": "none", "repair_fit": None, "run": self.run.key()}
 
 
-def repaired(encoder: Encoder, task: RetrievalTask, repairs: Sequence[Repair]) -> dict[str, System]:
+def repaired(
+    encoder: Encoder, task: RetrievalTask, repairs: Sequence[Repair]
+) -> dict[str, Dense | Merged]:
     """Return the plain system in "" and each repaired one, by the folder of its results.
 
     A merged system shares the ranks of what it merges.
     """
-    found: dict[str, System] = {}
+    found: dict[str, Dense | Merged] = {}
     bases: dict[str, Dense] = {}
     for repair in (Repair(), *repairs):
         name = repair.unmerged.folder

@@ -130,8 +130,12 @@ def write_qrels(path: Path, task: RetrievalTask) -> None:
         )
 
 
-def check_ids(task: RetrievalTask) -> None:
-    """Refuse ids that TREC's files cannot hold."""
+def check_depth(task: RetrievalTask, depth: int) -> None:
+    """Refuse a run that is deeper than the pool, and ids that TREC's files cannot hold."""
+    if depth > task.passages.num_rows:
+        raise InputError(
+            f"--trec-run {depth} is deeper than the pool, {task.passages.num_rows} passages"
+        )
     for table, column in ((task.queries, "query_id"), (task.passages, "doc_id")):
         blank = table.filter(pc.match_substring_regex(table[column], r"\s"))
         if blank.num_rows:

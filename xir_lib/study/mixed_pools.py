@@ -27,7 +27,7 @@ from xir_lib.encoders.encoder import Encoder, encoder_key
 from xir_lib.errors import InputError
 from xir_lib.evaluation.compare import sums_by_seed
 from xir_lib.evaluation.evaluate import context_of
-from xir_lib.evaluation.systems import Lexical, System, repaired
+from xir_lib.evaluation.systems import Dense, Lexical, Merged, System, repaired
 from xir_lib.metrics import measures as metrics
 from xir_lib.metrics.measures import places
 from xir_lib.metrics.ranks import IntArray, RelevantRanks
@@ -369,7 +369,7 @@ def _repairs(rivals: Sequence[str], fit_on: Sequence[RetrievalTask]) -> list[Rep
     return [Repair(name, "corpus", tuple(fit_on)) for name in rivals if name not in LEXICAL]
 
 
-def _systems(encoder: Encoder, planned: Plan) -> dict[str, System]:
+def _systems(encoder: Encoder, planned: Plan) -> dict[str, Dense | Merged | Lexical]:
     """Return a system over all passages per name of the plan."""
     union = planned.union
     repairs = _repairs(planned.rivals, planned.fit_on)

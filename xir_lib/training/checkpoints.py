@@ -83,11 +83,17 @@ def open_checkpoints(
     return Checkpoints(folder, every, newest, resumed)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove a checkpoint folder if it is there and ours, by its `run.json`, which goes last."""
+def remove_checkpoints(folder: Path, of: dict[str, Any] | None = None) -> None:
+    """Remove a checkpoint folder if it is there and ours, by its `run.json`, which goes last.
+
+    With `of`, an identity, only those of that run: another one may be killed and waiting.
+    """
+    record = folder / "run.json"
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()  # of a removal that was killed
-    elif (folder / "run.json").is_file():
+    elif record.is_file():
+        if of and difference(json.loads(record.read_text(encoding="utf-8")), of):
+            return
         for path in folder.glob("*/"):
             shutil.rmtree(path)
         shutil.rmtree(folder)

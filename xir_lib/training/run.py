@@ -64,9 +64,9 @@ def train(
     """Train `encoder` on `pairs`, write the model with its `run.json` and card to `out`, and return
     the run's record.
 
-    A finished `out` of the same encoder (if it is a folder, of the same weights), pairs and
-    settings is kept; another run's folder is refused, or replaced if `overwrite` is set. A lock
-    beside the folder keeps two processes apart. `held_out` pairs give, before and after, the
+    A finished `out` of the same encoder (if it is a folder, of the same weights), pairs, held-out
+    pairs and settings is kept; another run's folder is refused, or replaced if `overwrite` is set.
+    A lock beside the folder keeps two processes apart. `held_out` pairs give, before and after, the
     in-batch loss (one figure for same-language and one for cross-language batches) and a small
     ranking. `data_name` is what the card calls the pairs.
 
@@ -97,7 +97,7 @@ def train(
         put_back(out, is_run)
         _remove_leftovers(out)
         if (finished := _finished(out, run.identity, overwrite)) is not None:
-            remove_checkpoints(folder)
+            remove_checkpoints(folder, of=run.identity)
             return finished
         # 2. Half a run in float32 and half in bfloat16 would be neither's: the precision counts.
         run.open()
@@ -112,7 +112,7 @@ def train(
 
 
 class Run:
-    """A training: `open`, `prepare`, `fit`, `judge` and `write`, each called once, in this order.
+    """A training: `open`, `prepare`, `fit`, `judge` and `write`, in this order; `train` calls them.
 
     Making one refuses pairs that cannot be drawn from, and opens nothing::
 
@@ -121,8 +121,8 @@ class Run:
         run.prepare()
         with open_checkpoints(folder, run.identity, every=None) as checkpoints:
             run.fit(checkpoints)
-        run.judge()
-        record = run.write(Path("model"))
+            run.judge()
+            record = run.write(Path("model"))
     """
 
     def __init__(

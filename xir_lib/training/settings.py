@@ -88,6 +88,11 @@ class TrainSettings(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False)
                 "query_kl compares parallel queries and one_language_per_id leaves none; leave one"
                 " of them out"
             )
+        if self.early_stopping and self.early_stopping.every > self.steps:
+            raise InputError(
+                f"early_stopping measures every {self.early_stopping.every} steps and the run has"
+                f" {self.steps}; lower it"
+            )
         return self
 
     @classmethod
