@@ -70,12 +70,21 @@ def recording(loss: type[Any], seen: list[Batch], tokenizer: Any) -> type[Any]:
     return Recording
 
 
-def fit(out: Path, loss: type[Any], *, resume: Path | None = None, **settings: Any) -> list[Batch]:
+def fit(
+    out: Path,
+    loss: type[Any],
+    *,
+    encoder: str | None = None,
+    resume: Path | None = None,
+    **settings: Any,
+) -> list[Batch]:
     """Train as a user would; return the texts of each batch that reached the loss."""
     seen: list[Batch] = []
     table = PAIRS.table
     texts = table["query"].to_pylist() + table["passage"].to_pylist()
-    model = word_encoder(out / "bert", texts)
+    model = (
+        SentenceTransformer(encoder, device="cpu") if encoder else word_encoder(out / "bert", texts)
+    )
     args = SentenceTransformerTrainingArguments(
         output_dir=str(out),
         num_train_epochs=EPOCHS,

@@ -33,23 +33,21 @@ STILL: dict[str, Any] = {
 def worker(folder: Path) -> None:
     """Train in every scenario; write what this process saw."""
     encoder, seen = str(folder / "tiny"), {}
-    shared: dict[str, Any] = {"ddp_backend": "gloo"}
+    shared: dict[str, Any] = {"ddp_backend": "gloo", "encoder": encoder}
     saving = {"save_strategy": "steps", "save_steps": SAVED}
-    seen["whole"] = fit(encoder, folder / "whole", MultipleNegativesRankingLoss, **shared, **saving)
+    seen["whole"] = fit(folder / "whole", MultipleNegativesRankingLoss, **shared, **saving)
     checkpoint = folder / "whole" / f"checkpoint-{SAVED}"
     seen["resumed"] = fit(
-        encoder,
         folder / "resumed",
         MultipleNegativesRankingLoss,
         resume=checkpoint,
         **shared,
         **saving,
     )
-    seen["still"] = fit(
-        str(folder / "still"), folder / "two", MultipleNegativesRankingLoss, **shared, **STILL
-    )
+    still = shared | {"encoder": str(folder / "still")}
+    seen["still"] = fit(folder / "two", MultipleNegativesRankingLoss, **still, **STILL)
     split = {"accelerator_config": {"split_batches": True}}
-    seen["split"] = fit(encoder, folder / "split", MultipleNegativesRankingLoss, **shared, **split)
+    seen["split"] = fit(folder / "split", MultipleNegativesRankingLoss, **shared, **split)
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
@@ -131,8 +129,8 @@ def test_two_processes_end_with_the_weights_of_one_that_accumulates(folder: Path
     """Halving is exact, so the mean of two gradients is the same either way; without dropout, whose
     draws differ.
     """
-    one = {"gradient_accumulation_steps": 2}
-    fit(str(folder / "still"), folder / "one", MultipleNegativesRankingLoss, **STILL, **one)
+    one = {"gradient_accumulation_steps": 2, "encoder": str(folder / "still")}
+    fit(folder / "one", MultipleNegativesRankingLoss, **STILL, **one)
     assert same_weights(folder / "one" / "checkpoint-4", folder / "two" / "checkpoint-4")
     assert not same_weights(folder / "still", folder / "two" / "checkpoint-4")
 
