@@ -112,8 +112,8 @@ def data_build(
         list[str] | None, typer.Option("--language", help="Repeat for several; default all.")
     ] = None,
 ) -> None:
-    """Generate Atlas-QA: the pairs of each split as JSON lines, and a report of what was
-    checked.
+    """Export Atlas-QA: the pairs of each split as JSON lines, and the report of what was checked
+    when it was made.
     """
     from xir_lib.data import atlas
     from xir_lib.paths import atomic_path
@@ -123,7 +123,7 @@ def data_build(
     chosen = languages or list(atlas.LANGUAGES)
     with atomic_path(out) as temporary:
         temporary.mkdir()
-        for split in ("train", "dev", "test"):
+        for split in atlas.SPLITS:
             rows = atlas.load_pairs(split, chosen).table.to_pylist()
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (temporary / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -157,6 +157,7 @@ def test_other_columns_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureF
         ({"query": "q", "negatives": ["n", None]}, "negative 2 of 2 is null"),
         ({"passage": "p", "negatives": ["p"]}, "negative 1 of 1 is the passage itself"),
         ({"query_en": "q", "query_de": "f"}, "column query_de holds one language; write a record"),
+        ({"query": "q", "passage_arb_Arab": "p"}, "column passage_arb_Arab holds one language"),
         ('{"pair_id": "2", "lang": ', "not JSON (Expecting value, column 26)"),
         ('["2", "de"]', "a JSON list; write one object a line"),
         ("[" * 100_000, "not JSON (maximum recursion depth exceeded"),
@@ -227,7 +228,8 @@ def test_a_bad_parquet_file(tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{path} row 0: pair_id is of type int")
     pq.write_table(pa.table({"pair_id": ["1"], "query_de": ["q"]}), path)
     assert refusal(path).startswith(f"{path} row 0: column query_de holds one language")
-    more = {"passage_url": ["u"], "query_no": ["17"], "text_len": [3]}  # "no" is Norwegian as well
+    # "no" is Norwegian as well
+    more = {"passage_url": ["u"], "query_no": ["17"], "text_len": [3], "text_sha": ["f"]}
     pq.write_table(
         pa.table({"pair_id": ["1"], "lang": ["de"], "query": ["q"], "passage": ["p"], **more}), path
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from sentence_transformers import (
+    SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )

@@ -45,8 +45,22 @@ READ = ".jsonl, .jsonl.gz, .parquet, .tsv, .tsv.gz, .arrow (a saved PairTable) a
 RULE = "a record needs pair_id, lang and a query, a passage or both"
 _SCHEMA = PAIR_SCHEMA.append(NEGATIVES)
 _NUMBER = pa.field("number", pa.int64())  # of the record's line or row, while it is checked
-# one language in the name of a column; `query_id` is an id, not Indonesian
-_WIDE = re.compile(r"(query|question|passage|text)[-_](?!id$)([a-z]{2,3})([-_]\w+)?")
+# fmt: off
+_TWO_LETTERS = (  # CLDR's codes of languages; longer ones would take `text_len` for one
+    "aa|ab|ae|af|ak|am|an|ar|as|av|ay|az|ba|be|bg|bi|bm|bn|bo|br|bs|ca|ce|ch|co|cr|cs|cu|cv|cy|da|"
+    "de|dv|dz|ee|el|en|eo|es|et|eu|fa|ff|fi|fj|fo|fr|fy|ga|gd|gl|gn|gu|gv|ha|he|hi|ho|hr|ht|hu|hy|"
+    "hz|ia|id|ie|ig|ii|ik|io|is|it|iu|ja|jv|ka|kg|ki|kj|kk|kl|km|kn|ko|kr|ks|ku|kv|kw|ky|la|lb|lg|"
+    "li|ln|lo|lt|lu|lv|mg|mh|mi|mk|ml|mn|mr|ms|mt|my|na|nb|nd|ne|ng|nl|nn|no|nr|nv|ny|oc|oj|om|or|"
+    "os|pa|pi|pl|ps|pt|qu|rm|rn|ro|ru|rw|sa|sc|sd|se|sg|sh|si|sk|sl|sm|sn|so|sq|sr|ss|st|su|sv|sw|"
+    "ta|te|tg|th|ti|tk|tl|tn|to|tr|ts|tt|tw|ty|ug|uk|ur|uz|ve|vi|vo|wa|wo|xh|yi|yo|za|zh|zu"
+)
+# fmt: on
+# One language in the name of a column, as in `query_de`, `query_zh-Hans` or `query_arb_Arab`;
+# `query_id` is an id, not Indonesian.
+_WIDE = re.compile(
+    r"(query|question|passage|text)[-_](?!id$)"
+    rf"(({_TWO_LETTERS})([-_]\w+)?|[a-z]{{3}}_[A-Z][a-z]{{3}})"
+)
 
 
 def load_pairs(path: str | Path, *, lang: str | None = None) -> PairTable:
@@ -200,11 +214,8 @@ def _refuse_wide(columns: Iterable[str], record: Record, place: str) -> None:
     """Refuse columns that tell of the wide format: several of one stem with a language, or one in
     the place of what is read.
     """
-    from babel import Locale
-
-    languages = Locale("en").languages
     matches = {column: _WIDE.fullmatch(column) for column in sorted(columns)}
-    stems = {name: found[1] for name, found in matches.items() if found and found[2] in languages}
+    stems = {name: found[1] for name, found in matches.items() if found}
     several = len({*stems.values()}) < len(stems)
     if stems and (several or not {"query", "passage"} <= record.keys()):
         raise InputError(
