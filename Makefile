@@ -1,7 +1,7 @@
 # The study's commands. Each sets up .venv when it is missing or the lock changed.
 PYTHON ?= python3
 PROFILE ?= demo
-# It names a file: neither make nor the shell may read anything else in it.
+# A name that xir looks up in params/ and params/variations/: neither make nor the shell may read anything in it.
 override PROFILE := $(value PROFILE)
 export PROFILE
 JOBS ?= 2
@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements.lock
 	@touch $@
 
 study: $(VENV)/.installed  ## run a profile from data to report: make study [PROFILE=demo] [JOBS=2]
-	$(BIN)/xir study --params "params/$$PROFILE.yaml" --jobs $(JOBS)
+	$(BIN)/xir study --params "$$PROFILE" --jobs $(JOBS)
 
 # One thread for each worker: two workers with two threads each on two cores wait for one another, and comparisons took four
 # times as long. A file's tests stay in one worker, which remembers what was compared.
@@ -44,7 +44,7 @@ lab: $(VENV)/.installed  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 figures: $(VENV)/.installed  ## copy a finished profile's results and figures into figures/PROFILE
-	$(BIN)/xir publish --params "params/$$PROFILE.yaml"
+	$(BIN)/xir publish --params "$$PROFILE"
 
 notebooks: $(VENV)/.installed  ## execute the committed notebooks in place with their defaults, outputs included
 	$(BIN)/xir notebooks notebooks

@@ -25,7 +25,7 @@ from xir_lib.paths import REPO
 from xir_lib.samplers.dataset import PairDataset
 
 DEMO = str(REPO / "params" / "demo.yaml")
-PAPER = str(REPO / "params" / "paper.yaml")
+PAPER = "paper"  # found by its name
 
 
 def xir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from xir_lib.cli import UsageError, app
 from xir_lib.data.lareqa import LANGUAGES
 from xir_lib.paths import REPO
+from xir_lib.study.variations import profile_path
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.M | re.S)
@@ -149,7 +150,7 @@ def test_every_command_and_option_exists(calls: list[list[str]]) -> None:
             # a mention in prose may leave out what the command needs
             assert words in spans and type(error).__name__ == "MissingParameter", (words, error)
         else:
-            assert (REPO / (options.get("params") or "params")).exists(), words
+            assert (REPO / profile_path(options.get("params") or "demo")).exists(), words
     parts = [part for each in commands(typer.main.get_command(app)) for part in each.params]
     named = {name for span in SPANS for name in re.findall(r"(?<!\S)--[a-z-]+", span)}
     assert named and named <= {name for part in parts for name in part.opts}

@@ -144,7 +144,7 @@ def test_a_profile_cannot_have_the_name_of_another_folder_of_figures(name: str) 
 
 
 def test_the_committed_profiles_have_good_names() -> None:
-    paths = sorted((REPO / "params").glob("*.yaml"))
+    paths = sorted((REPO / "params").rglob("*.yaml"))
     assert len(paths) > 20
     assert {load_study(path).profile for path in paths} == {path.stem for path in paths}
 
@@ -383,5 +383,5 @@ def test_make_hands_a_profile_on_as_it_is(name: str, target: str, tmp_path: Path
     subprocess.run(
         ["make", target, f"PROFILE={name}"], cwd=tmp_path, check=True, capture_output=True
     )
-    assert f"params/{name}.yaml" in (tmp_path / "arguments").read_text().splitlines()
+    assert name in (tmp_path / "arguments").read_text().splitlines()
     assert not (tmp_path / "x").exists()

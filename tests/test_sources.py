@@ -9,7 +9,6 @@ from toy import toy_pairs
 from xir_lib.data.records import PairTable
 from xir_lib.data.tasks import load_task
 from xir_lib.errors import InputError
-from xir_lib.paths import REPO
 from xir_lib.samplers.strategies import PairIndex, StrategyBatchSampler
 from xir_lib.study import sources
 from xir_lib.study.profile import load_study
@@ -21,7 +20,7 @@ def test_design_p_trains_on_no_article_that_it_judges(
     real: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XIR_DATA", str(real))
-    study = load_study(REPO / "params" / "parallel.yaml")
+    study = load_study("parallel")
     train, held_out = load_training(study.data)
     judged = load_task("xquad-r-test")
     sides = [
@@ -44,7 +43,7 @@ def test_design_m_shows_every_strategy_the_same_ids_and_languages(
         """The largest gap between strategies in the share of a query or passage language, over five
         seeds.
         """
-        study = load_study(REPO / "params" / f"{profile}.yaml")
+        study = load_study(profile)
         train, _ = load_training(study.data)
         index, shares = PairIndex.from_table(train), []
         for strategy in study.strategies:
@@ -67,7 +66,7 @@ def test_design_m_shows_every_strategy_the_same_ids_and_languages(
     assert (
         widest("matched") < 0.04 < 0.08 < widest("small")
     )  # the pilot is not matched, and its page says so
-    study = load_study(REPO / "params" / "matched.yaml")
+    study = load_study("matched")
     train, held_out = load_training(study.data)
     both = [
         row["query"] is not None and row["passage"] is not None for row in train.table.to_pylist()
@@ -83,7 +82,7 @@ def test_the_other_designs_on_mlqa_train_on_the_ids_that_they_name(
     monkeypatch.setenv("XIR_DATA", str(real))
 
     def of(profile: str) -> tuple[PairTable, PairTable]:
-        return load_training(load_study(REPO / "params" / f"{profile}.yaml").data)
+        return load_training(load_study(profile).data)
 
     matched, matched_held_out = of("matched")
     everything = [set(side.pair_ids) for side in of("ragged")]

@@ -135,7 +135,7 @@ ALL_EQUAL = dict.fromkeys(PAPER_LIKE, level(0.8, 0.6, 0.5))
 
 
 def test_every_profile_loads_and_names_only_what_exists() -> None:
-    for path in (REPO / "params").glob("*.yaml"):
+    for path in (REPO / "params").rglob("*.yaml"):
         assert load_study(path).profile == path.stem
 
 

@@ -136,7 +136,10 @@ def data_build(
 def train(
     params: Annotated[
         Path | None,
-        typer.Option("--params", help="A profile such as params/demo.yaml; --pairs does without."),
+        typer.Option(
+            "--params",
+            help="A profile by its name, such as demo, or a file; --pairs does without.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The model's folder.")] = None,
     pairs_files: Annotated[

@@ -17,7 +17,10 @@ InPrecision = Annotated[
         "--precision", help="What texts are encoded in; auto: the faster on this machine."
     ),
 ]
-Params = Annotated[Path, typer.Option("--params", help="A profile such as params/demo.yaml.")]
+Params = Annotated[
+    Path,
+    typer.Option("--params", help="A profile of params/ by its name, such as demo, or a file."),
+]
 
 
 def short_number(value: float) -> str:

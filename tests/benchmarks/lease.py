@@ -73,7 +73,7 @@ def jobs(stage: Path) -> list[dict[str, Any]]:
     schedule = json.loads((stage / "schedule.json").read_text())
     pairs = json.loads((stage / "pairs.json").read_text())
     extra = json.loads((stage / "extra.json").read_text())
-    studies = {name: load_study(REPO / "params" / f"{name}.yaml") for name, _ in schedule}
+    studies = {name: load_study(name) for name, _ in schedule}
     untouched: dict[str, dict[str, Any]] = {}
     models: dict[str, dict[str, Any]] = {}
     wanted = [(name, run) for name, seeds in schedule for run in runs_of(studies[name], seeds)]

@@ -5,13 +5,13 @@ of multilingual pairs.
     trained.json
 
 Pairs, steps, batch size, learning rate, temperature and encoder are those of
-`params/two_by_two.yaml`. The data set is what a user has: a row per question and language with the
-answer in that language. `SentenceTransformerTrainer` with `MultipleNegativesRankingLoss` and its
-default batch sampler shuffles the rows: a batch mixes languages, as `x-x` does, but it may hold one
-question in two languages, whose answers then count as wrong for each other. The complete vocabulary
-is trained, in bfloat16 autocast where that is faster, as ours is. FOLDER gets the model; it is
-evaluated with `xir evaluate` (`figures/stock/README.md`). Prints JSON: what was drawn, the seconds,
-the settings and the machine.
+`params/variations/two_by_two.yaml`. The data set is what a user has: a row per question and
+language with the answer in that language. `SentenceTransformerTrainer` with
+`MultipleNegativesRankingLoss` and its default batch sampler shuffles the rows: a batch mixes
+languages, as `x-x` does, but it may hold one question in two languages, whose answers then count as
+wrong for each other. The complete vocabulary is trained, in bfloat16 autocast where that is faster,
+as ours is. FOLDER gets the model; it is evaluated with `xir evaluate` (`figures/stock/README.md`).
+Prints JSON: what was drawn, the seconds, the settings and the machine.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PROFILE = Path(__file__).resolve().parents[2] / "params" / "two_by_two.yaml"
+PROFILE = "two_by_two"
 
 
 def train(out: Path, seed: int) -> dict[str, Any]:

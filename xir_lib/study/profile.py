@@ -1,23 +1,24 @@
 """The study's typed parameters, and the steps that the Snakefile and the notebooks call.
 
-A profile (`params/*.yaml`) is one `Study`. Its steps are files in a build folder: `prepare` writes
-the training pairs and the tasks, `training.train` a model per run, `evaluation.evaluate` its
-scores, `collect` gathers them into the small tables from which every figure, table and claim is
-computed without a model.
+A profile (`params/*.yaml`, read by `variations`) is one `Study`. Its steps are files in a build
+folder: `prepare` writes the training pairs and the tasks, `training.train` a model per run,
+`evaluation.evaluate` its scores, `collect` gathers them into the small tables from which every
+figure, table and claim is computed without a model.
 """
 
-import logging
 import re
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,16 +27,10 @@ from xir_lib.data import miracl
 from xir_lib.data.tasks import TASKS
 from xir_lib.encoders.precision import Asked
 from xir_lib.errors import InputError, explain
-from xir_lib.paths import require
 from xir_lib.repair.kinds import parse_kind
+from xir_lib.study.variations import profile_path, read_profile
 from xir_lib.training.cost import Mixture
-from xir_lib.training.settings import (
-    TrainSettings,
-    parse_strategy,
-)
-
-log = logging.getLogger(__name__)
-
+from xir_lib.training.settings import TrainSettings, parse_strategy
 
 HELD_OUT = "held-out"  # in a profile: its held-out pairs as a task, to choose settings by
 
@@ -106,6 +101,36 @@ class Evaluation(_Strict):
             raise InputError(f"unknown task {value!r}; use {', '.join(TASKS)} or {HELD_OUT}")
         return value
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Evaluation":
+        if self.fit_on and self.fit == "cross-fit":
+            raise InputError(
+                f"fit: cross-fit on {self.task} takes its texts from the task itself;"
+                " leave out fit_on"
+            )
+        if wrong := [name for name in self.fit_on if name not in TASKS or name == self.task]:
+            raise InputError(
+                f"fit_on of {self.task} holds {wrong[0]!r}; use another one of {', '.join(TASKS)}"
+            )
+        if self.task in miracl.TASKS:
+            raise InputError(
+                f"evaluations holds {self.task}, which has one language; name it under corpora"
+            )
+        if self.languages is not None and len({*self.languages}) < 2:
+            named = ", ".join(self.languages) or "none"
+            raise InputError(
+                f"languages of {self.task}: {named}; name two or more, or leave them out"
+            )
+        return self
+
+    def gives_too_little_to(self, other: "Evaluation") -> bool:
+        """Say whether this task, which is saved in the languages in which it is judged, lacks some
+        of another one that takes its means from it.
+        """
+        if self.task not in other.fit_on or self.languages is None:
+            return False
+        return other.languages is None or not {*other.languages} <= {*self.languages}
+
 
 class Study(_Strict):
     """Everything a profile decides. Names are those of the YAML file; unknown ones are refused."""
@@ -162,25 +187,25 @@ class Study(_Strict):
             )
         return value
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Study":
-        for what, names in (
-            ("strategies", self.strategies),
-            ("seeds", self.seeds),
-            ("rivals", self.rivals),
-            ("tasks", [evaluation.task for evaluation in self.evaluations]),
-            ("corpora", self.corpora),
-        ):
-            if len(set(names)) < len(names):
-                raise InputError(
-                    f"{what} holds a name twice: {', '.join(map(str, names))}; name each once"
-                )
-        for name, changes in self.variants.items():
-            if name not in self.strategies:
-                raise InputError(
-                    f"variant {name!r} is not among the strategies {', '.join(self.strategies)};"
-                    " add or remove it"
-                )
+    @field_validator("strategies", "seeds", "rivals", "corpora")
+    @classmethod
+    def _each_once(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
+        _refuse_twice(str(info.field_name), value)
+        return value
+
+    @field_validator("train")
+    @classmethod
+    def _the_same_for_all(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if given := value.keys() & {"strategy", "seed"}:
+            raise InputError(
+                f"train holds {', '.join(given)}; these come from strategies and seeds"
+            )
+        return value
+
+    @field_validator("variants")
+    @classmethod
+    def _named_and_new(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in value.items():
             if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", name) or re.search(r"-s\d+$", name):
                 raise InputError(
                     f"variant {name!r} cannot name a folder; use a-z, 0-9, dots and dashes, no -s0"
@@ -195,13 +220,45 @@ class Study(_Strict):
                     f"variant {name!r} holds {', '.join(changes) or 'nothing'}; it needs strategy"
                     " and no seed"
                 )
+        return value
+
+    @field_validator("evaluations")
+    @classmethod
+    def _serve_one_another(cls, value: list[Evaluation]) -> list[Evaluation]:
+        _refuse_twice("tasks", [evaluation.task for evaluation in value])
+        for served, source in product(value, value):
+            if source.gives_too_little_to(served):
+                raise InputError(
+                    f"{source.task} gives means to {served.task} and is judged in"
+                    f" {', '.join(source.languages or [])} alone; leave out its languages or name"
+                    " another source in fit_on"
+                )
+        return value
+
+    @field_validator("rivals")
+    @classmethod
+    def _with_none(cls, value: list[str]) -> list[str]:
+        if "none" not in value:
+            raise InputError("rivals lacks none; the plain evaluation is always made")
+        return value
+
+    @field_validator("corpora")
+    @classmethod
+    def _of_one_language(cls, value: list[str]) -> list[str]:
+        if wrong := [name for name in value if name not in miracl.TASKS or name.count("-") > 1]:
+            raise InputError(f"corpora holds {wrong[0]!r}; use miracl-LANG, such as miracl-yo")
+        return value
+
+    @model_validator(mode="after")
+    def _strategies_and_variants(self) -> "Study":
+        if unused := [name for name in self.variants if name not in self.strategies]:
+            raise InputError(
+                f"variant {unused[0]!r} is not among the strategies {', '.join(self.strategies)};"
+                " add or remove it"
+            )
         for name in self.strategies:
             if name not in self.variants:
                 parse_strategy(name)
-        if given := self.train.keys() & {"strategy", "seed"}:
-            raise InputError(
-                f"train holds {', '.join(given)}; these come from strategies and seeds"
-            )
         if len(self.strategies) > 1 and any(
             "early_stopping" in given for given in (self.train, *self.variants.values())
         ):
@@ -209,60 +266,22 @@ class Study(_Strict):
                 f"early_stopping in a comparison of {len(self.strategies)} strategies, which get"
                 " equal steps; leave it out or name one strategy"
             )
-        if wrong := [
-            name for name in self.corpora if name not in miracl.TASKS or name.count("-") > 1
-        ]:
-            raise InputError(f"corpora holds {wrong[0]!r}; use miracl-LANG, such as miracl-yo")
+        return self
+
+    @model_validator(mode="after")
+    def _rivals_and_corpora(self) -> "Study":
         if self.mixed and not self.corpora:
             raise InputError(
                 "mixed needs corpora among whose passages foreign ones go; name one, such as"
                 " miracl-yo"
             )
-        if "none" not in self.rivals:
-            raise InputError("rivals lacks none; the plain evaluation is always made")
+        fitted = [name for name in self.rivals if parse_kind(name).shift]
         for evaluation in self.evaluations:
-            fitted = [r for r in self.rivals if parse_kind(r).shift]
             if fitted and not evaluation.fit_on and evaluation.fit != "cross-fit":
                 raise InputError(
                     f"{fitted[0]} on {evaluation.task} needs fit_on, other tasks whose texts give"
                     " the means, or fit: cross-fit"
                 )
-            if evaluation.fit_on and evaluation.fit == "cross-fit":
-                raise InputError(
-                    f"fit: cross-fit on {evaluation.task} takes its texts from the task itself;"
-                    " leave out fit_on"
-                )
-            if wrong := [
-                name for name in evaluation.fit_on if name not in TASKS or name == evaluation.task
-            ]:
-                raise InputError(
-                    f"fit_on of {evaluation.task} holds {wrong[0]!r}; use another one of"
-                    f" {', '.join(TASKS)}"
-                )
-            if evaluation.task in miracl.TASKS:
-                raise InputError(
-                    f"evaluations holds {evaluation.task}, which has one language; name it under"
-                    " corpora"
-                )
-            if evaluation.languages is not None and len({*evaluation.languages}) < 2:
-                named = ", ".join(evaluation.languages) or "none"
-                raise InputError(
-                    f"languages of {evaluation.task}: {named}; name two or more, or leave them out"
-                )
-            for (
-                other
-            ) in self.evaluations:  # a task is saved once, in the languages in which it is judged
-                lacking = {*(evaluation.languages or [])} - {*(other.languages or [])}
-                if (
-                    other.task in evaluation.fit_on
-                    and other.languages is not None
-                    and (lacking or not evaluation.languages)
-                ):
-                    raise InputError(
-                        f"{other.task} gives means to {evaluation.task} and is judged in"
-                        f" {', '.join(other.languages)} alone; leave out its languages or name"
-                        " another source in fit_on"
-                    )
         return self
 
     def settings(self, strategy: str, seed: int, **changes: Any) -> TrainSettings:
@@ -287,28 +306,24 @@ class Study(_Strict):
         return ["none", *(["untrained"] if self.untrained else []), *trained]
 
 
-def load_study(path: Path) -> Study:
-    """Read a profile; a wrong name or value is refused in one line."""
-    path = require(Path(path), "give a profile such as params/demo.yaml")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give a profile such as params/demo.yaml")
+def load_study(path: str | Path) -> Study:
+    """Read a profile, by its file or its name; a wrong name or value is refused in one line."""
+    path = profile_path(path)
+    values = read_profile(path)
+    if (folder := Path(str(values.get("encoder")))).is_dir():
+        values["encoder"] = str(folder.resolve())  # steps run in other folders
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise InputError(
-                f"{path} holds {type(values).__name__}; a profile is a mapping such as"
-                " params/demo.yaml"
-            )
-        if (folder := Path(str(values.get("encoder")))).is_dir():
-            values["encoder"] = str(folder.resolve())  # steps run in other folders
         study = Study.model_validate(values)
         for strategy in study.strategies:
             study.settings(strategy, 0)
         return study
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from error
+
+
+def _refuse_twice(what: str, names: Sequence[Any]) -> None:
+    if len(set(names)) < len(names):
+        raise InputError(f"{what} holds a name twice: {', '.join(map(str, names))}; name each once")
 
 
 def _is_strategy(name: str) -> bool:
