@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, name.removeprefix("xir_lib.")) for name in known)
 
 
+OLD = {  # what README's examples imported in the last release: old module, name, new module
+    ("evaluator", "MultilingualRetrievalEvaluator", "evaluation.evaluator"),
+    ("study", "load_task", "data.tasks"),
+    ("corpora.pairs", "from_dataset", "data.readers"),
+    ("samplers", "PairIndex", "samplers.index"),
+    ("samplers", "StrategyBatchSampler", "samplers.strategies"),
+    ("training_data", "PairDataset", "samplers.dataset"),
+    ("training_data", "batch_sampler_factory", "samplers.dataset"),
+    ("losses", "ParallelQueryLoss", "training.loss"),
+}
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -60,3 +71,9 @@ def test_the_check_sees_an_import_upwards(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text("def f():\n    from xir_lib.study import profile\n    import xir_lib.cli\n")
     assert sorted(imports(path)) == [(2, "study"), (3, "cli")]
+
+
+@pytest.mark.parametrize(("old", "name", "new"), sorted(OLD))
+def test_names_of_the_last_release_still_import(old: str, name: str, new: str) -> None:
+    modules = [import_module(f"xir_lib.{module}") for module in (old, new)]
+    assert getattr(modules[0], name) is getattr(modules[1], name)
