@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import xir_lib
+
 PACKAGE = Path(__file__).resolve().parents[1] / "xir_lib"
 WINGS = [  # from the ground up: each may import what stands before it
     *("errors", "paths", "record", "metrics", "data", "samplers"),
@@ -77,3 +79,9 @@ def test_the_check_sees_an_import_upwards(tmp_path: Path) -> None:
 def test_names_of_the_last_release_still_import(old: str, name: str, new: str) -> None:
     modules = [import_module(f"xir_lib.{module}") for module in (old, new)]
     assert getattr(modules[0], name) is getattr(modules[1], name)
+
+
+@pytest.mark.parametrize(("name", "module"), sorted(xir_lib.EXPORTS.items()))
+def test_the_package_gives_what_the_readme_uses(name: str, module: str) -> None:
+    assert getattr(xir_lib, name) is getattr(import_module(f"xir_lib.{module}"), name)
+    assert name in dir(xir_lib)
